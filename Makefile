@@ -1,0 +1,134 @@
+# Holdfast: `make serve` starts the broker, `make test` proves it. Both do all of their own set-up.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# Debian puts the mosquitto broker where only root looks.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+PYTHON ?= python3
+LISTEN ?= 127.0.0.1:1883
+DATA_DIR ?= ./data
+
+VENV := .venv
+STAMPS := $(VENV)/.stamps
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+PYTEST := $(VENV)/bin/python -m pytest
+
+# Contents and not times decide, so that a checkout or a touched file builds nothing.
+INPUTS := $(shell { echo pure=$(HOLDFAST_PURE); find src -type f -not -path '*/__pycache__/*' \
+	-not -path '*.egg-info/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum pyproject.toml setup.py; } \
+	| sha256sum | cut -c 1-16)
+BUILT := $(STAMPS)/built-$(INPUTS)
+
+# What the installed package must be. tests/test_build.py holds it to that.
+EXPECT := $(if $(filter 1,$(HOLDFAST_PURE)),pure,compiled)
+
+# The tests of the compiled modules, for their second run by the interpreter.
+PURE_TESTS := $(wildcard tests/test_build.py tests/test_errors.py tests/test_message.py \
+	tests/protocol tests/broker tests/sim tests/store/test_records.py)
+
+.PHONY: help setup serve test lint types test-installed test-interpreted bench clean
+
+help:
+	@echo 'make serve   build and start the broker on $(LISTEN), with its data in $(DATA_DIR)'
+	@echo 'make test    check style and types, then run every test, compiled and interpreted'
+	@echo 'make setup   leave a ready .venv/bin/holdfast'
+	@echo 'make bench   measure Holdfast beside Mosquitto'
+	@echo 'make clean   remove all that was built (not $(DATA_DIR))'
+
+setup: $(BUILT)
+	@echo "ready: $(VENV)/bin/holdfast, $$($(VENV)/bin/holdfast --version)"
+
+serve: $(BUILT)
+	@tools/debian-packages mosquitto-clients:mosquitto_sub
+	@host='$(LISTEN)'; port="$${host##*:}"; host="$${host%:*}"; host="$${host#[}"; host="$${host%]}"; \
+	printf '\n%s\n    %s\n%s\n    %s\n%s\n\n' \
+	  'Next, in a second terminal, a subscriber whose session is kept while it is away:' \
+	  "mosquitto_sub -h $$host -p $$port -i desk -c -q 1 -v -t 'home/#'" \
+	  'and in a third, a message for it:' \
+	  "mosquitto_pub -h $$host -p $$port -q 1 -t home/door -m open" \
+	  'Stop the subscriber, publish, start it again: nothing is lost. Ctrl-C here stops the broker.'
+	@exec $(VENV)/bin/holdfast serve --listen '$(LISTEN)' --data-dir '$(DATA_DIR)'
+
+test: lint types test-installed test-interpreted
+
+lint: $(STAMPS)/test-tools
+	@echo '== ruff'
+	@$(VENV)/bin/ruff check --quiet
+	@$(VENV)/bin/ruff format --check --quiet || \
+	  { echo 'to format: $(VENV)/bin/ruff format'; $(VENV)/bin/ruff format --check; }
+
+types: $(BUILT) $(STAMPS)/test-tools
+	@echo '== mypy --strict'
+	@$(VENV)/bin/mypy --strict src tests bench
+
+test-installed: $(BUILT) $(STAMPS)/test-tools real-clients
+	@echo '== every test, $(EXPECT)'
+	@HOLDFAST_EXPECT=$(EXPECT) $(PYTEST)
+
+test-interpreted: $(BUILT) $(STAMPS)/test-tools
+	@echo '== the tests of the pure packages, interpreted'
+	@PYTHONPATH=src HOLDFAST_EXPECT=pure $(PYTEST) $(PURE_TESTS)
+
+# Real brokers and clients from elsewhere: Debian's mosquitto, MQTT.js from npm.
+.PHONY: real-clients
+real-clients: tests/node/node_modules/.stamp
+	@tools/debian-packages mosquitto:mosquitto mosquitto-clients:mosquitto_sub
+
+tests/node/node_modules/.stamp: tests/node/package-lock.json
+	@tools/debian-packages nodejs:node npm:npm
+	@cd tests/node && npm ci --ignore-scripts --omit=dev --loglevel=error >/dev/null
+	@touch $@
+
+bench: $(BUILT) $(STAMPS)/test-tools
+	@tools/debian-packages mosquitto:mosquitto mosquitto-clients:mosquitto_sub
+	@$(VENV)/bin/python -m bench $(BENCH)
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info tests/node/node_modules
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMPS)/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Holdfast needs Python 3.11 or later: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || tools/debian-packages python3-venv
+	@$(PYTHON) -m venv --clear $(VENV)
+	@mkdir -p $(STAMPS)
+	@touch $@
+
+# Without a compiler the headers serve nothing, and without headers the build says what it lacks.
+$(STAMPS)/build-tools: pyproject.toml $(STAMPS)/created
+	@[ '$(HOLDFAST_PURE)' = 1 ] || ! command -v cc gcc >/dev/null || \
+	  $(VENV)/bin/python -c 'import os, sys, sysconfig as s; \
+	    sys.exit(not os.path.exists(s.get_paths()["include"] + "/Python.h"))' || \
+	  tools/debian-packages python3-dev || true
+	@$(call install,["build-system"]["requires"])
+	@touch $@
+
+$(STAMPS)/test-tools: pyproject.toml $(STAMPS)/created
+	@$(call install,["project"]["optional-dependencies"]["test"])
+	@touch $@
+
+# A wheel, and not an editable install: `src` never holds compiled modules, so that
+# PYTHONPATH=src is interpreted for certain.
+$(BUILT): | $(STAMPS)/build-tools
+	@echo 'building holdfast (compiling it takes a minute or two)'
+	@rm -rf build/wheel build/lib* build/bdist* build/temp* src/*.egg-info
+	@mkdir -p build
+	@$(PIP) wheel -v --no-deps --no-build-isolation --wheel-dir build/wheel . >build/log 2>&1 || \
+	  { tail -n 60 build/log; echo 'the build failed; all of its output: build/log'; exit 1; } >&2
+	@sed -n 's/^ *\(holdfast: \)/\1/p' build/log
+	@[ ! -e $(VENV)/bin/holdfast ] || $(PIP) uninstall -qq --yes holdfast
+	@$(PIP) install -qq build/wheel/*.whl
+	@rm -f $(STAMPS)/built-*
+	@touch $@
+
+# $(call install,PATH): pip installs the requirements that pyproject.toml lists at PATH.
+install = $(VENV)/bin/python -c 'import tomllib; \
+	print(*tomllib.load(open("pyproject.toml", "rb"))$(1), sep="\n")' >$(STAMPS)/requirements.txt; \
+	$(PIP) install -qq -r $(STAMPS)/requirements.txt

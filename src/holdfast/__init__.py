@@ -1,0 +1,35 @@
+"""Holdfast: an MQTT broker whose persistent sessions hold.
+
+Importing this package loads no server-side library.
+"""
+
+from holdfast.errors import (
+    ConfigError,
+    ConnectionLost,
+    HoldfastError,
+    LimitExceeded,
+    ProtocolError,
+    Refused,
+    StoreCorrupt,
+    StoreError,
+    StoreLocked,
+    StoreTooNew,
+    UsageError,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigError",
+    "ConnectionLost",
+    "HoldfastError",
+    "LimitExceeded",
+    "ProtocolError",
+    "Refused",
+    "StoreCorrupt",
+    "StoreError",
+    "StoreLocked",
+    "StoreTooNew",
+    "UsageError",
+    "__version__",
+]

@@ -1,0 +1,501 @@
+"""The broker as a pure object: bytes, closes and the time come in, sends and records go out.
+
+The driver calls ``begin_turn``, hands in all that the sockets brought, and ends with
+``finish_turn``; then it writes what the connections in ``take_ready`` hold, commits the batch that
+``take_batch`` gives, one at a time, and reports with ``committed``.
+"""
+
+from typing import final
+
+from holdfast.broker.commits import Commits
+from holdfast.broker.connection import AWAITS_CONNECT, CLOSED, CONNECTED, Connection
+from holdfast.broker.counters import Counters
+from holdfast.broker.deadlines import CONNECT_TIMEOUT, KEEP_ALIVE, LAZY_COMMIT, Deadlines
+from holdfast.broker.limits import LAZY_COMMIT_MS, Limits
+from holdfast.broker.router import ReadWanted, Router
+from holdfast.broker.sessions import Sessions
+from holdfast.broker.step import INFO, WARNING, Event
+from holdfast.broker.subscribing import subscribe, unsubscribe
+from holdfast.errors import ProtocolError
+from holdfast.message import Message, Properties
+from holdfast.protocol.decode import decode, decode_publish, peek_packet_id, peek_version
+from holdfast.protocol.encode import (
+    PINGRESP_BYTES,
+    encode,
+    encode_puback,
+    encode_pubcomp,
+    encode_pubrec,
+    encode_pubrel,
+)
+from holdfast.protocol.packets import (
+    MQTT_5_0,
+    PUBACK,
+    PUBCOMP,
+    PUBLISH,
+    PUBREC,
+    PUBREL,
+    Connack,
+    Connect,
+    Disconnect,
+    Packet,
+    Pingreq,
+    Puback,
+    Pubcomp,
+    Publish,
+    Pubrec,
+    Pubrel,
+    Subscribe,
+    Unsubscribe,
+)
+from holdfast.protocol.reason_codes import (
+    CONNACK_CODES,
+    DISCONNECT_CODES,
+    DISCONNECT_CODES_OF_SERVER,
+    FAILURE,
+    KEEP_ALIVE_TIMEOUT,
+    NO_MATCHING_SUBSCRIBERS,
+    NORMAL_DISCONNECTION,
+    PACKET_IDENTIFIER_NOT_FOUND,
+    PROTOCOL_ERROR,
+    RECEIVE_MAXIMUM_EXCEEDED,
+    SERVER_SHUTTING_DOWN,
+    TOPIC_ALIAS_INVALID,
+    UNSUPPORTED_PROTOCOL_VERSION,
+    connack_return_code,
+    reason_name,
+)
+from holdfast.protocol.topics import TopicCache
+from holdfast.store.records import Batch, LogEntry, LogSlice, Snapshot
+
+
+@final
+class Broker:
+    """All of the broker's state and logic; it does no input or output of its own.
+
+    ``now_ms`` is Unix time in milliseconds. ``instance`` makes client identifiers that we assign
+    different from those of earlier runs.
+    """
+
+    def __init__(self, limits: Limits, snapshot: Snapshot, now_ms: int, instance: str) -> None:
+        self.limits = limits
+        self.counters = Counters()
+        self.events: list[Event] = []
+        self._deadlines = Deadlines()
+        self._connections: dict[int, Connection] = {}
+        self._commits = Commits(snapshot.next_lsn)
+        self._router = Router(self._commits, self.counters)
+        self.sessions = Sessions(
+            limits,
+            self._commits,
+            self._router,
+            self._deadlines,
+            self.counters,
+            instance,
+            self._connections,
+        )
+        self._topics = TopicCache()
+        self._now_ms = now_ms
+        self._router.now_ms = now_ms
+        self._lazy_due_ms = 0
+        self.sessions.restore(snapshot, now_ms)
+
+    # --- the turn
+
+    def begin_turn(self, now_ms: int) -> None:
+        """Start a turn at this time, which may be earlier than before: clocks are set."""
+        self._now_ms = now_ms
+        self._router.now_ms = now_ms
+
+    def connect(self, number: int, address: str) -> Connection:
+        """Take a new network connection; ``number`` is the driver's, never used again."""
+        connection = Connection(number, address, self._commits, self.limits.packet_bytes_max)
+        connection.last_received_ms = self._now_ms
+        self._connections[number] = connection
+        due = self._now_ms + self.limits.connect_timeout_ms
+        self._deadlines.add(due, CONNECT_TIMEOUT, number)
+        self.counters.connections += 1
+        return connection
+
+    def receive(self, connection: Connection, data: bytes) -> None:
+        """Take the next bytes of a connection and act on every packet they complete."""
+        if connection.state == CLOSED:
+            return
+        connection.last_received_ms = self._now_ms
+        framer = connection.framer
+        framer.feed(data)
+        try:
+            while connection.state != CLOSED and framer.next_frame():
+                self._packet(connection)
+        except ProtocolError as error:
+            self._protocol_error(connection, error)
+
+    def closed(self, connection: Connection) -> None:
+        """Take note that the network connection is gone, which may be news or not."""
+        self._connections.pop(connection.number, None)
+        if connection.state != CLOSED:
+            self._lost(connection)
+
+    def socket_drained(self, connection: Connection) -> None:
+        """The socket of a connection takes more again."""
+        connection.is_socket_full = False
+        session = connection.session
+        if session is not None:
+            self._router.want_pump(session)
+
+    def tick(self) -> None:
+        """Do what is due."""
+        while True:
+            due = self._deadlines.take_due(self._now_ms)
+            if due is None:
+                return
+            kind = due[1]
+            if kind == CONNECT_TIMEOUT:
+                self._connect_timeout(due[2])
+            elif kind == KEEP_ALIVE:
+                self._keep_alive(due[2])
+            elif kind == LAZY_COMMIT:
+                self._lazy_due_ms = 0
+                self._commits.hurry_lazy()
+            else:
+                self.sessions.due(kind, due[2], self._now_ms)
+
+    @property
+    def next_deadline_ms(self) -> int:
+        """When ``tick`` has something to do, -1 for never."""
+        return self._deadlines.next_ms
+
+    def finish_turn(self) -> None:
+        """Give the sessions what they have room for; call it before the results are taken."""
+        self._router.pump()
+        if self._commits.has_lazy and self._lazy_due_ms == 0:
+            self._lazy_due_ms = self._now_ms + LAZY_COMMIT_MS
+            self._deadlines.add(self._lazy_due_ms, LAZY_COMMIT, 0)
+
+    @property
+    def needs_turn(self) -> bool:
+        """Whether there is work left for a further turn, whatever the sockets bring."""
+        return self._router.has_pumps
+
+    def take_ready(self) -> list[Connection]:
+        """The connections with something to write, or to close."""
+        ready = self._commits.ready
+        self._commits.ready = []
+        return ready
+
+    def take_reads(self) -> list[ReadWanted]:
+        """The reads to carry out; each comes back by ``read_done`` or ``fetch_done``."""
+        reads = self._router.reads
+        self._router.reads = []
+        return reads
+
+    def take_events(self) -> list[Event]:
+        """What the operator is to be told."""
+        events = self.events
+        self.events = []
+        return events
+
+    @property
+    def is_commit_under_way(self) -> bool:
+        return self._commits.is_under_way
+
+    def take_batch(self) -> Batch | None:
+        """What is to be committed now; None while a batch is under way, or for nothing."""
+        if self._commits.is_under_way:
+            return None
+        return self._commits.take()
+
+    def committed(self) -> None:
+        """The batch taken last is durable. Call it within a turn."""
+        self._commits.committed()
+        self._router.committed()
+
+    def read_done(self, wanted: ReadWanted, found: LogSlice) -> None:
+        """A read has brought this. Call it within a turn."""
+        self._router.read_done(wanted, found)
+
+    def fetch_done(self, wanted: ReadWanted, found: list[LogEntry]) -> None:
+        """A fetch has brought this. Call it within a turn."""
+        self._router.fetch_done(wanted, found)
+
+    def trim_point(self) -> int:
+        """The lsn below which no session needs the log, once the batch taken last is durable."""
+        return self.sessions.needed_from()
+
+    def shut_down(self) -> None:
+        """End all connections; the wills and states that follow are in the last batch."""
+        for connection in list(self._connections.values()):
+            if connection.state == CONNECTED and connection.is_v5:
+                connection.send_last(encode(Disconnect(SERVER_SHUTTING_DOWN), MQTT_5_0))
+            self._lost(connection)
+        self._commits.hurry_lazy()
+
+    # --- packets
+
+    def _packet(self, connection: Connection) -> None:
+        """Act on the packet that the framer stands at."""
+        framer = connection.framer
+        buffer = framer.buffer
+        packet_type = buffer[framer.start] >> 4
+        if connection.state == AWAITS_CONNECT:
+            self._first_packet(connection)
+            return
+        version = connection.version
+        if packet_type == PUBLISH:
+            publish = decode_publish(buffer, framer.start, framer.end, version, self._topics)
+            self._publish(connection, publish)
+            return
+        packet_id = peek_packet_id(buffer, framer.start, framer.end)
+        if packet_id != 0:
+            self._acknowledgement(connection, packet_type, packet_id, True)
+            return
+        self._other(connection, decode(buffer, framer.start, framer.end, version, self._topics))
+
+    def _other(self, connection: Connection, packet: Packet) -> None:
+        session = connection.session
+        assert session is not None
+        if isinstance(packet, Puback):
+            self._acknowledgement(connection, PUBACK, packet.packet_id, True)
+        elif isinstance(packet, Pubrec):
+            is_success = packet.reason_code < FAILURE
+            self._acknowledgement(connection, PUBREC, packet.packet_id, is_success)
+        elif isinstance(packet, Pubrel):
+            self._acknowledgement(connection, PUBREL, packet.packet_id, True)
+        elif isinstance(packet, Pubcomp):
+            self._acknowledgement(connection, PUBCOMP, packet.packet_id, True)
+        elif isinstance(packet, Pingreq):
+            connection.answer(PINGRESP_BYTES, 0)
+        elif isinstance(packet, Subscribe):
+            subscribe(session, connection, packet, self._router, self._commits)
+        elif isinstance(packet, Unsubscribe):
+            unsubscribe(session, connection, packet, self._router, self._commits)
+        elif isinstance(packet, Disconnect):
+            self._disconnect(connection, packet)
+        elif isinstance(packet, Connect):
+            raise ProtocolError(PROTOCOL_ERROR, "expected one CONNECT, a second one came")
+        else:
+            raise ProtocolError(
+                PROTOCOL_ERROR, "expected a packet that a client sends, another one came"
+            )
+
+    def _publish(self, connection: Connection, packet: Publish) -> None:
+        """Take a PUBLISH. Its acknowledgement waits for what it promises to be durable."""
+        session = connection.session
+        assert session is not None
+        self.counters.received += 1
+        qos = packet.qos
+        if qos == 2 and session.received.holds(packet.packet_id):
+            # [MQTT-4.3.3-10]. The first one may still be on its way to the disk.
+            connection.answer(encode_pubrec(packet.packet_id), self._commits.filling)
+            return
+        commits = self._commits
+        receive_maximum = self.limits.receive_maximum
+        if qos > 0 and connection.is_v5 and connection.open_publishes >= receive_maximum:
+            raise ProtocolError(
+                RECEIVE_MAXIMUM_EXCEEDED,
+                f"expected at most {receive_maximum} open publishes, another came",
+            )
+        message = Message(packet.topic, packet.payload, qos, packet.retain, None, 0, session.number)
+        properties = packet.properties
+        wire: bytes | None = None
+        if properties is not None:
+            self._take_properties(message, properties)
+        elif qos == 0 and not packet.retain:
+            framer = connection.framer
+            wire = framer.buffer[framer.start : framer.end]
+        after = session.publish_wait
+        if after <= commits.durable:
+            after = 0
+        wait = self._router.publish(message, wire, connection.is_v5, after)
+        if wait > 0:
+            session.publish_wait = wait
+            connection.note_input(len(packet.payload) + len(packet.topic))
+        if qos == 1:
+            self._send_puback(connection, packet.packet_id, wait)
+        elif qos == 2:
+            session.received.publish(packet.packet_id)
+            connection.received_open += 1
+            if session.is_durable:
+                commits.touch(session)
+                wait = commits.filling
+            if connection.is_v5 and not self._router.had_match:
+                answer = encode(Pubrec(packet.packet_id, NO_MATCHING_SUBSCRIBERS), MQTT_5_0)
+                connection.answer(answer, wait)
+            else:
+                connection.answer(encode_pubrec(packet.packet_id), wait)
+
+    def _send_puback(self, connection: Connection, packet_id: int, wait: int) -> None:
+        if connection.is_v5 and not self._router.had_match:
+            answer = encode(Puback(packet_id, NO_MATCHING_SUBSCRIBERS), MQTT_5_0)
+            connection.send_puback(answer, wait)
+        else:
+            connection.send_puback(encode_puback(packet_id), wait)
+
+    def _take_properties(self, message: Message, properties: Properties) -> None:
+        """Move what is forwarded from a PUBLISH into its message."""
+        if properties.topic_alias is not None:
+            raise ProtocolError(
+                TOPIC_ALIAS_INVALID,
+                f"expected no Topic Alias (maximum 0), {properties.topic_alias} came",
+            )
+        if properties.subscription_identifiers:
+            raise ProtocolError(
+                PROTOCOL_ERROR, "expected no Subscription Identifier from a client, one came"
+            )
+        expiry_s = properties.message_expiry_interval
+        if expiry_s is not None:
+            message.expires_at_ms = self._now_ms + expiry_s * 1000
+            properties.message_expiry_interval = None
+        message.properties = properties
+
+    def _acknowledgement(
+        self, connection: Connection, packet_type: int, packet_id: int, is_success: bool
+    ) -> None:
+        """Take PUBACK, PUBREC, PUBREL or PUBCOMP; is_success matters for PUBREC alone."""
+        session = connection.session
+        assert session is not None
+        commits = self._commits
+        if packet_type == PUBACK:
+            if session.sender.puback(packet_id) and session.is_durable:
+                commits.touch_lazily(session)
+        elif packet_type == PUBREC:
+            if session.sender.pubrec(packet_id, is_success):
+                # PUBREL waits for the fact that PUBREC came to be durable.
+                wait = 0
+                if session.is_durable:
+                    commits.touch(session)
+                    wait = commits.filling
+                connection.answer(encode_pubrel(packet_id), wait)
+                return
+            if is_success:
+                if connection.is_v5:
+                    answer = encode(Pubrel(packet_id, PACKET_IDENTIFIER_NOT_FOUND), MQTT_5_0)
+                    connection.answer(answer, 0)
+                else:
+                    connection.answer(encode_pubrel(packet_id), 0)
+                return
+            if session.is_durable:
+                commits.touch_lazily(session)
+        elif packet_type == PUBCOMP:
+            if session.sender.pubcomp(packet_id) and session.is_durable:
+                commits.touch_lazily(session)
+        else:
+            self._pubrel(connection, packet_id)
+            return
+        if session.is_behind or session.resend is not None or session.retained_waiting is not None:
+            self._router.want_pump(session)
+
+    def _pubrel(self, connection: Connection, packet_id: int) -> None:
+        """PUBCOMP waits for the removal of the identifier to be durable."""
+        session = connection.session
+        assert session is not None
+        was_held = session.received.release(packet_id)
+        # One that an earlier connection opened does not count here [MQTT 5.0 §4.9].
+        if was_held and connection.received_open > 0:
+            connection.received_open -= 1
+        wait = 0
+        if session.is_durable:
+            if was_held:
+                self._commits.touch(session)
+            # The removal that an earlier PUBREL began may still be on its way to the disk.
+            wait = self._commits.filling
+        if was_held or not connection.is_v5:
+            connection.answer(encode_pubcomp(packet_id), wait)
+        else:
+            answer = encode(Pubcomp(packet_id, PACKET_IDENTIFIER_NOT_FOUND), MQTT_5_0)
+            connection.answer(answer, wait)
+
+    # --- connecting and disconnecting
+
+    def _first_packet(self, connection: Connection) -> None:
+        """Take CONNECT. Source: [MQTT-3.1.0-1], [MQTT-3.1.4-1]."""
+        framer = connection.framer
+        version = peek_version(framer.buffer, framer.start, framer.end)
+        connection.version = version
+        packet = decode(framer.buffer, framer.start, framer.end, version, self._topics)
+        if not isinstance(packet, Connect):
+            raise ProtocolError(PROTOCOL_ERROR, "expected CONNECT as the first packet")
+        connection.client_id = packet.client_id
+        self.sessions.connect(connection, packet, self._now_ms)
+        if connection.state == CONNECTED and connection.keep_alive_ms > 0:
+            due = self._now_ms + connection.keep_alive_ms
+            self._deadlines.add(due, KEEP_ALIVE, connection.number)
+
+    def _disconnect(self, connection: Connection, packet: Disconnect) -> None:
+        """Take DISCONNECT. Source: [MQTT-3.14.4-3]; session expiry: MQTT 5.0 §3.14.2.2.2."""
+        session = connection.session
+        assert session is not None
+        if packet.reason_code in DISCONNECT_CODES_OF_SERVER:
+            raise ProtocolError(
+                PROTOCOL_ERROR,
+                f"expected a DISCONNECT of a client, 0x{packet.reason_code:02X} came",
+            )
+        properties = packet.properties
+        if properties is not None and properties.session_expiry_interval is not None:
+            expiry_s = properties.session_expiry_interval
+            if session.expiry_s == 0 and expiry_s > 0:
+                raise ProtocolError(
+                    PROTOCOL_ERROR,
+                    "expected no Session Expiry Interval above 0 where CONNECT had none",
+                )
+            self.sessions.set_expiry(session, expiry_s)
+        if packet.reason_code == NORMAL_DISCONNECTION:
+            self.sessions.forget_will(session)
+        self._lost(connection)
+
+    def _lost(self, connection: Connection) -> None:
+        """End a connection, from whichever side, and leave its session behind."""
+        self._connections.pop(connection.number, None)
+        connection.close()
+        session = connection.session
+        connection.session = None
+        if session is not None and session.connection is connection:
+            self.sessions.disconnected(session, self._now_ms)
+
+    def _protocol_error(self, connection: Connection, error: ProtocolError) -> None:
+        """Answer a peer that broke the rules as its version has it, and end the connection.
+
+        Source: [MQTT-4.13.1-1]; 3.1.1: [MQTT-4.8.0-1], [MQTT-3.1.2-2].
+        """
+        self.counters.protocol_errors += 1
+        reason_code = error.reason_code
+        self._tell(WARNING, f"closed: {error.detail}", connection)
+        if connection.state == AWAITS_CONNECT:
+            if connection.version >= MQTT_5_0:
+                if reason_code not in CONNACK_CODES:
+                    reason_code = PROTOCOL_ERROR
+                connection.send(encode(Connack(False, reason_code), MQTT_5_0), 0)
+            elif reason_code == UNSUPPORTED_PROTOCOL_VERSION:
+                code = connack_return_code(reason_code)
+                connection.send(encode(Connack(False, code), connection.version), 0)
+        elif connection.is_v5:
+            if reason_code not in DISCONNECT_CODES:
+                reason_code = PROTOCOL_ERROR
+            connection.send_last(encode(Disconnect(reason_code), MQTT_5_0))
+        self._lost(connection)
+
+    def _connect_timeout(self, number: int) -> None:
+        connection = self._connections.get(number)
+        if connection is not None and connection.state == AWAITS_CONNECT:
+            self._tell(
+                WARNING,
+                f"closed: no CONNECT within {self.limits.connect_timeout_ms} ms",
+                connection,
+            )
+            self._lost(connection)
+
+    def _keep_alive(self, number: int) -> None:
+        """Close a connection that was silent for 1.5 times its Keep Alive [MQTT-3.1.2-22]."""
+        connection = self._connections.get(number)
+        if connection is None or connection.state != CONNECTED:
+            return
+        due = connection.last_received_ms + connection.keep_alive_ms
+        if due > self._now_ms:
+            self._deadlines.add(due, KEEP_ALIVE, number)
+            return
+        self._tell(INFO, f"closed: {reason_name(KEEP_ALIVE_TIMEOUT)}", connection)
+        if connection.is_v5:
+            connection.send_last(encode(Disconnect(KEEP_ALIVE_TIMEOUT), MQTT_5_0))
+        self._lost(connection)
+
+    def _tell(self, level: int, text: str, connection: Connection) -> None:
+        self.events.append(Event(level, text, connection.client_id, connection.address))

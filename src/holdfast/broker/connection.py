@@ -1,0 +1,180 @@
+"""One network connection as the pure broker sees it: its framer, its session, what it sends.
+
+A send names the batch it waits for. Sends of one connection keep their order, so what is sent
+behind a waiting packet waits with it: acknowledgements keep the order of the PUBLISH packets.
+"""
+
+from typing import Final, final
+
+from holdfast.broker.commits import Commits
+from holdfast.broker.limits import INPUT_UNCOMMITTED_BYTES_MAX, OUTPUT_BYTES_MAX
+from holdfast.broker.session import Session
+from holdfast.errors import ProtocolError
+from holdfast.protocol.framer import Framer
+from holdfast.protocol.reason_codes import PACKET_TOO_LARGE
+
+AWAITS_CONNECT: Final = 0
+CONNECTED: Final = 1
+CLOSED: Final = 2
+
+
+@final
+class Connection:
+    """State of one connection; the driver reads ``take``, ``is_closing`` and ``is_read_paused``."""
+
+    def __init__(self, number: int, address: str, commits: Commits, packet_bytes_max: int) -> None:
+        self.number = number
+        self.address = address
+        self.client_id = ""
+        self.state = AWAITS_CONNECT
+        self.version = 0
+        self.session: Session | None = None
+        self.framer = Framer(packet_bytes_max)
+        self.keep_alive_ms = 0
+        self.last_received_ms = 0
+        self.packet_bytes_max_out = 0  # the client's Maximum Packet Size, 0 for none
+        self.received_open = 0  # QoS 2 publishes that this connection opened, until PUBREL
+        self.is_socket_full = False  # set by the driver while the socket takes no more
+        self.is_closing = False  # the driver closes once ``take`` is written
+        self._commits = commits
+        self._has_sent = False  # a server's first packet is CONNACK, then others may follow
+        self._wait = 0  # the newest batch that anything sent here waits for
+        self._ready: list[bytes] = []
+        self._committing: list[bytes] = []
+        self._filling: list[bytes] = []
+        self._is_ready_listed = False
+        self._output_bytes = 0
+        # QoS 1 publishes whose PUBACK still waits, and input bytes under way, by batch.
+        self._acks_committing = 0
+        self._acks_filling = 0
+        self._input_committing = 0
+        self._input_filling = 0
+
+    @property
+    def is_v5(self) -> bool:
+        return self.version == 5
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the subscriber behind this connection should be given more."""
+        return not self.is_socket_full and self._output_bytes < OUTPUT_BYTES_MAX
+
+    @property
+    def open_publishes(self) -> int:
+        """QoS 1 and 2 publishes of this connection that count against our Receive Maximum."""
+        return self._acks_committing + self._acks_filling + self.received_open
+
+    @property
+    def is_read_paused(self) -> bool:
+        """Whether too many bytes of this publisher are uncommitted to read on."""
+        return self._input_committing + self._input_filling > INPUT_UNCOMMITTED_BYTES_MAX
+
+    def send(self, data: bytes, wait: int) -> None:
+        """Send ``data`` once batch ``wait`` is durable; 0 waits for nothing of its own."""
+        if self.state == CLOSED:
+            return
+        self._output_bytes += len(data)
+        if wait > self._wait:
+            self._wait = wait
+        else:
+            wait = self._wait
+        commits = self._commits
+        if wait <= commits.durable:
+            self._has_sent = True
+            self._ready.append(data)
+            if not self._is_ready_listed:
+                self._is_ready_listed = True
+                commits.ready.append(self)
+        elif wait == commits.filling:
+            if not self._filling:
+                commits.waiting_filling.append(self)
+            self._filling.append(data)
+        else:
+            if not self._committing:
+                commits.waiting_committing.append(self)
+            self._committing.append(data)
+
+    def answer(self, data: bytes, wait: int) -> None:
+        """As ``send``, for what is no PUBLISH and cannot be left out.
+
+        Raises ProtocolError if the peer's Maximum Packet Size does not allow it: then there is
+        no way to go on [MQTT-3.1.2-24].
+        """
+        if self.packet_bytes_max_out != 0 and len(data) > self.packet_bytes_max_out:
+            raise ProtocolError(
+                PACKET_TOO_LARGE,
+                f"expected a Maximum Packet Size of {len(data)} bytes or more for this answer, "
+                f"it is {self.packet_bytes_max_out}",
+            )
+        self.send(data, wait)
+
+    def send_last(self, data: bytes) -> None:
+        """Send a DISCONNECT past all that waits, unless CONNACK still waits [MQTT-3.14.0-1]."""
+        if self._has_sent and self.state != CLOSED:
+            if self.packet_bytes_max_out != 0 and len(data) > self.packet_bytes_max_out:
+                return
+            self._wait = 0
+            self.send(data, 0)
+
+    def send_puback(self, data: bytes, wait: int) -> None:
+        """As ``answer``; counts against Receive Maximum until it leaves."""
+        self.answer(data, wait)
+        if self._wait == self._commits.filling:
+            self._acks_filling += 1
+        elif self._wait > self._commits.durable:
+            self._acks_committing += 1
+
+    def note_input(self, size: int) -> None:
+        """Count ``size`` bytes of a PUBLISH that went into the batch being filled."""
+        self._input_filling += size
+        if not self._filling:
+            # It must be told when the batch is durable even if nothing is sent then.
+            self._filling.append(b"")
+            self._commits.waiting_filling.append(self)
+
+    def batch_taken(self) -> None:
+        """The batch being filled is now under way."""
+        assert not self._committing
+        self._committing = self._filling
+        self._filling = []
+        self._acks_committing = self._acks_filling
+        self._acks_filling = 0
+        self._input_committing = self._input_filling
+        self._input_filling = 0
+
+    def batch_durable(self) -> None:
+        """The batch under way is durable: what waited for it may leave."""
+        if self.state == CLOSED:
+            return
+        self._has_sent = True
+        self._ready.extend(self._committing)
+        self._committing = []
+        self._acks_committing = 0
+        self._input_committing = 0
+        if not self._is_ready_listed:
+            self._is_ready_listed = True
+            self._commits.ready.append(self)
+
+    def take(self) -> bytes:
+        """All that may leave now, in order; it is the driver's from here on."""
+        data = b"".join(self._ready)
+        self._ready = []
+        self._is_ready_listed = False
+        was_full = self._output_bytes >= OUTPUT_BYTES_MAX
+        self._output_bytes -= len(data)
+        session = self.session
+        if was_full and session is not None and self._output_bytes < OUTPUT_BYTES_MAX:
+            self._commits.drained.append(session)
+        return data
+
+    def close(self) -> None:
+        """End it: what is ready still leaves, what waits for a commit does not."""
+        if self.state == CLOSED:
+            return
+        self.state = CLOSED
+        self.is_closing = True
+        self._filling = []
+        self._committing = []
+        if not self._is_ready_listed:
+            self._is_ready_listed = True
+            self._commits.ready.append(self)

@@ -1,0 +1,36 @@
+"""The bounds that the pure broker works by; the operator sets some of them, see ``config``."""
+
+from typing import Final, final
+
+EXPIRY_NEVER: Final = 0xFFFF_FFFF  # seconds; the Session Expiry Interval of a session without end
+
+LAZY_COMMIT_MS: Final = 50  # how long a QoS 1 acknowledgement may wait to be written
+TAIL_ENTRIES_MAX: Final = 4096  # committed entries kept in memory for sessions a little behind
+TAIL_BYTES_MAX: Final = 2 * 1024 * 1024
+READ_BYTES_MAX: Final = 256 * 1024  # payload bytes of one read for a session that is behind
+FEED_ENTRIES_MAX: Final = 4096  # entries of the tail that one session looks at in one turn
+OUTPUT_BYTES_MAX: Final = 4 * 1024 * 1024  # bytes waiting for one connection in the broker
+ENDED_SUBSCRIPTIONS_MAX: Final = 64  # that still serve a session behind; then SUBACK 0x97
+ROUTES_MAX: Final = 20_000  # topics whose matches are cached
+INPUT_UNCOMMITTED_BYTES_MAX: Final = 4 * 1024 * 1024  # of one publisher, then it is not read
+
+
+@final
+class Limits:
+    """What a connection and a session may take. Sizes in bytes."""
+
+    def __init__(
+        self,
+        packet_bytes_max: int = 1_048_576,
+        receive_maximum: int = 1024,
+        in_flight_max: int = 256,
+        session_expiry_max_s: int = EXPIRY_NEVER,
+        keep_alive_max_s: int = 0,
+        connect_timeout_ms: int = 10_000,
+    ) -> None:
+        self.packet_bytes_max = packet_bytes_max
+        self.receive_maximum = receive_maximum
+        self.in_flight_max = in_flight_max
+        self.session_expiry_max_s = session_expiry_max_s
+        self.keep_alive_max_s = keep_alive_max_s
+        self.connect_timeout_ms = connect_timeout_ms

@@ -1,0 +1,504 @@
+"""Takes a message to everyone it is for: the log, the sessions online, the retained slot.
+
+A message is routed when it arrives, and what follows from that (the log entry, the packet
+identifiers it gets) goes into one batch; its packets wait for that batch. So a delivery costs one
+commit, not two, and nobody sees a message or an identifier that a crash could take back.
+"""
+
+from typing import final
+
+from holdfast.broker.commits import Commits
+from holdfast.broker.connection import Connection
+from holdfast.broker.counters import Counters
+from holdfast.broker.limits import FEED_ENTRIES_MAX, READ_BYTES_MAX
+from holdfast.broker.log_tail import LogTail
+from holdfast.broker.outgoing import Outgoing
+from holdfast.broker.retained import Retained
+from holdfast.broker.session import RetainedDelivery, Session, Subscription, without_no_local
+from holdfast.broker.topic_tree import TopicTree
+from holdfast.message import Message
+from holdfast.protocol.encode import encode_pubrel
+from holdfast.protocol.sender import RELEASED, SENT_QOS_1
+from holdfast.store.records import LogEntry, LogSlice, ReadRequest, RetainedRecord
+
+
+@final
+class ReadWanted:
+    """A read that the driver carries out and brings back: a slice, or the entries of ``lsns``."""
+
+    def __init__(
+        self, session: Session, epoch: int, request: ReadRequest | None, lsns: list[int]
+    ) -> None:
+        self.session = session
+        self.epoch = epoch
+        self.request = request
+        self.lsns = lsns
+
+
+@final
+class Router:
+    """Publishing, delivery and catching up."""
+
+    def __init__(self, commits: Commits, counters: Counters) -> None:
+        self.tree = TopicTree()
+        self.retained = Retained()
+        self.reads: list[ReadWanted] = []
+        self.now_ms = 0
+        self.had_match = False  # whether the last ``publish`` found any subscription
+        self._commits = commits
+        self._counters = counters
+        self._tail = LogTail(commits.next_lsn)
+        self._pumps: list[Session] = []
+        self._retained_wait = 0  # the batch of the newest change to a retained message
+
+    # --- publishing
+
+    def publish(self, message: Message, wire: bytes | None, wire_is_v5: bool, after: int) -> int:
+        """Route one message; returns the batch its acknowledgement waits for, 0 for none.
+
+        ``after`` is the batch of the publisher's newest logged message: this one does not
+        overtake it. ``wire``: see ``Outgoing``.
+        """
+        commits = self._commits
+        route = self.tree.route(message.topic)
+        targets = route.targets
+        self.had_match = route.has_absent or len(targets) > 0
+        wait = 0
+        lsn = 0
+        if message.retain:
+            wait = self._retain(message)
+        if message.qos > 0 and (route.has_absent or _must_log(targets)):
+            lsn = self._log(message, 0)
+            wait = commits.filling
+        if not targets:
+            return wait
+        deliver_wait = max(after, wait)
+        outgoing = Outgoing(message, self.now_ms, wire, wire_is_v5)
+        for target in targets:
+            subscription: Subscription | None = target
+            if target.is_no_local and message.publisher == target.session.number:
+                subscription = without_no_local(target)
+            if subscription is not None:
+                self._give(subscription, outgoing, lsn, deliver_wait)
+        return wait
+
+    def _log(self, message: Message, target: int) -> int:
+        lsn = self._commits.next_lsn
+        entry = LogEntry(lsn, message, target)
+        self._commits.append(entry)
+        self._tail.append(entry)
+        self._counters.logged += 1
+        return lsn
+
+    def _retain(self, message: Message) -> int:
+        """Fill or clear the retained slot. Source: [MQTT-3.3.1-5], [MQTT-3.3.1-6]."""
+        commits = self._commits
+        if message.payload:
+            self.retained.set(message)
+            commits.batch.retained.append(RetainedRecord(message.topic, message))
+        else:
+            self.retained.clear(message.topic)
+            commits.batch.retained.append(RetainedRecord(message.topic, None))
+        self._retained_wait = commits.filling
+        return commits.filling
+
+    def _give(self, subscription: Subscription, outgoing: Outgoing, lsn: int, wait: int) -> None:
+        """Hand a message to one session online, or leave it in the log for later."""
+        session = subscription.session
+        connection = session.connection
+        assert connection is not None
+        message = outgoing.message
+        qos = min(subscription.qos, message.qos)
+        retain = message.retain and subscription.is_retain_as_published
+        if qos == 0:
+            if connection.has_room:
+                data = outgoing.packet(subscription, connection.is_v5, 0, retain, False, 0)
+                self._send(connection, data, wait)
+            else:
+                session.dropped_qos0 += 1
+                self._counters.dropped_qos0 += 1
+        elif session.is_behind:
+            return
+        elif session.in_flight_room <= 0 or not connection.has_room or session.resend is not None:
+            assert lsn > 0
+            session.is_behind = True
+            session.position = lsn
+            self.want_pump(session)
+        else:
+            self._deliver(session, connection, subscription, outgoing, lsn, qos, retain, wait)
+
+    def _deliver(
+        self,
+        session: Session,
+        connection: Connection,
+        subscription: Subscription | None,
+        outgoing: Outgoing,
+        lsn: int,
+        qos: int,
+        retain: bool,
+        wait: int,
+    ) -> None:
+        """Send a QoS 1 or 2 message under a new packet identifier.
+
+        Durable before it leaves, for a durable session: the identifier, with the message.
+        """
+        packet_id = session.sender.publish(lsn, qos)
+        data = outgoing.packet(subscription, connection.is_v5, qos, retain, False, packet_id)
+        if connection.packet_bytes_max_out != 0 and len(data) > connection.packet_bytes_max_out:
+            # [MQTT-3.1.2-25]: dropped unsent, and treated as delivered.
+            del session.sender.in_flight[packet_id]
+            self._counters.too_large += 1
+            return
+        if session.is_durable:
+            self._commits.touch(session)
+            wait = self._commits.filling
+        connection.send(data, wait)
+        self._counters.sent += 1
+
+    def _send(self, connection: Connection, data: bytes, wait: int) -> None:
+        """Send a QoS 0 message."""
+        if connection.packet_bytes_max_out != 0 and len(data) > connection.packet_bytes_max_out:
+            self._counters.too_large += 1
+            return
+        connection.send(data, wait)
+        self._counters.sent += 1
+
+    # --- retained messages of a new subscription
+
+    def send_retained(self, subscription: Subscription) -> None:
+        """Send the retained messages that match a subscription just made.
+
+        To a durable session at QoS 1 or 2 they go through the log, addressed to it alone: there
+        they can be sent again after their slot is replaced. Source: [MQTT-3.3.1-9].
+        """
+        session = subscription.session
+        deliveries: list[RetainedDelivery] = []
+        for message in self.retained.matching(subscription.topic_filter):
+            if message.expires_at_ms != 0 and message.expires_at_ms <= self.now_ms:
+                continue
+            if subscription.is_no_local and message.publisher == session.number:
+                continue
+            qos = min(subscription.qos, message.qos)
+            if qos > 0 and session.is_durable:
+                copy = Message(
+                    message.topic,
+                    message.payload,
+                    qos,
+                    True,
+                    message.properties,
+                    message.expires_at_ms,
+                    message.publisher,
+                )
+                lsn = self._log(copy, session.number)
+                if not session.is_behind:
+                    self._give_retained(session, subscription, copy, lsn)
+            else:
+                deliveries.append(RetainedDelivery(message, subscription))
+        if deliveries:
+            deliveries.reverse()  # the list is emptied from its end
+            if session.retained_waiting is not None:
+                deliveries.extend(session.retained_waiting)
+            session.retained_waiting = deliveries
+            self._send_retained_waiting(session)
+
+    def _give_retained(
+        self, session: Session, subscription: Subscription | None, message: Message, lsn: int
+    ) -> None:
+        connection = session.connection
+        assert connection is not None
+        if session.in_flight_room <= 0 or not connection.has_room or session.resend is not None:
+            session.is_behind = True
+            session.position = lsn
+            self.want_pump(session)
+            return
+        outgoing = Outgoing(message, self.now_ms, None, False)
+        wait = self._commits.filling
+        self._deliver(session, connection, subscription, outgoing, lsn, message.qos, True, wait)
+
+    def _send_retained_waiting(self, session: Session) -> None:
+        """Send retained messages while there is room; what was replaced meanwhile went live."""
+        waiting = session.retained_waiting
+        connection = session.connection
+        if waiting is None or connection is None:
+            return
+        while waiting and connection.has_room:
+            delivery = waiting[-1]
+            message = delivery.message
+            subscription = delivery.subscription
+            qos = min(subscription.qos, message.qos)
+            if qos > 0 and session.in_flight_room <= 0:
+                return
+            waiting.pop()
+            if self.retained.get(message.topic) is not message:
+                continue
+            if session.subscriptions.get(subscription.topic_filter) is not subscription:
+                continue
+            outgoing = Outgoing(message, self.now_ms, None, False)
+            wait = self._retained_wait
+            if qos == 0:
+                data = outgoing.packet(subscription, connection.is_v5, 0, True, False, 0)
+                self._send(connection, data, wait)
+            else:
+                self._deliver(session, connection, subscription, outgoing, 0, qos, True, wait)
+        if not waiting:
+            session.retained_waiting = None
+
+    # --- catching up
+
+    def want_pump(self, session: Session) -> None:
+        """Look after this session at the end of the turn: it may take more now."""
+        if not session.is_pump_listed:
+            session.is_pump_listed = True
+            self._pumps.append(session)
+
+    @property
+    def has_pumps(self) -> bool:
+        return len(self._pumps) > 0 or len(self._commits.drained) > 0
+
+    def pump(self) -> None:
+        """Give the sessions that asked for it what they have room for."""
+        if self._commits.drained:
+            for session in self._commits.drained:
+                self.want_pump(session)
+            self._commits.drained = []
+        pumps = self._pumps
+        if not pumps:
+            return
+        self._pumps = []
+        for session in pumps:
+            session.is_pump_listed = False
+            if session.connection is not None:
+                self._pump(session)
+
+    def resume(self, session: Session) -> None:
+        """A durable session is online again: resend what is in flight, then go on."""
+        connection = session.connection
+        assert connection is not None
+        resend: list[int] = []
+        for packet_id, value in session.sender.in_flight.items():
+            if value == RELEASED:
+                # The window holds up no PUBREL [MQTT-3.3.4-10].
+                connection.send(encode_pubrel(packet_id), 0)
+            else:
+                resend.append(packet_id)
+        if resend:
+            session.resend = resend
+        self.want_pump(session)
+
+    def _pump(self, session: Session) -> None:
+        if session.is_reading:
+            return
+        if session.resend is not None and not self._resend(session):
+            return
+        if session.retained_waiting is not None:
+            self._send_retained_waiting(session)
+        if not session.is_behind:
+            return
+        connection = session.connection
+        assert connection is not None
+        if session.position >= self._tail.first:
+            self._feed(session, connection)
+        # A read is worth its way only when it brings a good part of the window.
+        elif connection.has_room and session.in_flight_room * 2 >= session.window:
+            self._read(session)
+
+    def _feed(self, session: Session, connection: Connection) -> None:
+        """Go on from the tail of the log; live again at its end."""
+        position = session.position
+        end = self._commits.next_lsn
+        if position + FEED_ENTRIES_MAX < end:
+            end = position + FEED_ENTRIES_MAX
+        tail = self._tail
+        while position < end:
+            if session.in_flight_room <= 0 or not connection.has_room:
+                break
+            self._offer(session, connection, tail.get(position))
+            position += 1
+        session.position = position
+        if position >= self._commits.next_lsn:
+            self._go_live(session)
+        elif position == end:
+            self.want_pump(session)
+
+    def _go_live(self, session: Session) -> None:
+        session.is_behind = False
+        closed = session.closed
+        if closed is not None:
+            session.closed = None
+            if session.is_recorded:
+                # The cursor that makes them needless goes with them.
+                self._commits.touch(session)
+                for old in closed:
+                    self._commits.remove_subscription(old.record())
+
+    def _offer(self, session: Session, connection: Connection, entry: LogEntry) -> None:
+        """Deliver an entry of the log if it is for this session."""
+        message = entry.message
+        if entry.target != 0 and entry.target != session.number:
+            return
+        if message.expires_at_ms != 0 and message.expires_at_ms <= self.now_ms:
+            return
+        subscription = session.subscription_for(entry)
+        outgoing = Outgoing(message, self.now_ms, None, False)
+        wait = self._commits.filling if entry.lsn >= self._commits.durable_lsn_end else 0
+        if entry.target != 0:
+            self._deliver(
+                session, connection, subscription, outgoing, entry.lsn, message.qos, True, wait
+            )
+        elif subscription is not None:
+            qos = min(subscription.qos, message.qos)
+            retain = message.retain and subscription.is_retain_as_published
+            self._deliver(session, connection, subscription, outgoing, entry.lsn, qos, retain, wait)
+
+    def _read(self, session: Session) -> None:
+        """Ask the store for what comes next."""
+        session.is_reading = True
+        request = ReadRequest(
+            session.number,
+            session.position,
+            self._commits.durable_lsn_end,
+            session.spans(),
+            session.in_flight_room,
+            READ_BYTES_MAX,
+        )
+        self.reads.append(ReadWanted(session, session.epoch, request, []))
+
+    def read_done(self, wanted: ReadWanted, found: LogSlice) -> None:
+        """Take what a read has brought, unless the session has moved on meanwhile."""
+        session = wanted.session
+        if session.epoch != wanted.epoch or session.connection is None:
+            return
+        session.is_reading = False
+        connection = session.connection
+        for entry in found.entries:
+            if session.in_flight_room <= 0 or not connection.has_room:
+                session.position = entry.lsn
+                self.want_pump(session)
+                return
+            self._offer(session, connection, entry)
+        session.position = found.position
+        self.want_pump(session)
+
+    # --- sending again
+
+    def _resend(self, session: Session) -> bool:
+        """Send again what was in flight: True when all of it is out.
+
+        Only as many PUBLISH packets at a time as the window of the new connection takes.
+        Source: [MQTT-4.4.0-1].
+        """
+        resend = session.resend
+        connection = session.connection
+        assert resend is not None
+        assert connection is not None
+        if not connection.has_room:
+            return False
+        in_flight = session.sender.in_flight
+        tail_first = self._tail.first
+        missing: list[int] = []
+        room = session.window - (len(in_flight) - len(resend))
+        for packet_id in resend:
+            value = in_flight.get(packet_id, RELEASED)
+            if value != RELEASED:
+                if room <= 0:
+                    break
+                room -= 1
+                if value >> 2 < tail_first:
+                    missing.append(value >> 2)
+        if missing:
+            session.is_reading = True
+            self.reads.append(ReadWanted(session, session.epoch, None, missing))
+            return False
+        return self._resend_found(session, [], [])
+
+    def fetch_done(self, wanted: ReadWanted, found: list[LogEntry]) -> None:
+        """Take the entries that a session sends again."""
+        session = wanted.session
+        if session.epoch != wanted.epoch or session.connection is None:
+            return
+        session.is_reading = False
+        self._resend_found(session, wanted.lsns, found)
+        self.want_pump(session)
+
+    def _resend_found(self, session: Session, asked: list[int], found: list[LogEntry]) -> bool:
+        """Send again what is in the tail or was found in the store, as far as there is room."""
+        resend = session.resend
+        connection = session.connection
+        assert resend is not None
+        assert connection is not None
+        by_lsn: dict[int, LogEntry] = {}
+        for entry in found:
+            by_lsn[entry.lsn] = entry
+        in_flight = session.sender.in_flight
+        room = session.window - (len(in_flight) - len(resend))
+        done = 0
+        for packet_id in resend:
+            value = in_flight.get(packet_id, -1)
+            if value >= 0 and value != RELEASED:
+                lsn = value >> 2
+                entry_found = self._tail.get(lsn) if lsn >= self._tail.first else by_lsn.get(lsn)
+                if room <= 0 or not connection.has_room:
+                    break
+                if entry_found is None:
+                    if lsn not in asked:
+                        break
+                    # The store no longer has it: it was acknowledged before a crash.
+                    del in_flight[packet_id]
+                else:
+                    room -= 1
+                    self._send_again(session, connection, entry_found, packet_id, value)
+            done += 1
+        del resend[:done]
+        if not resend:
+            session.resend = None
+            return True
+        return False
+
+    def _send_again(
+        self,
+        session: Session,
+        connection: Connection,
+        entry: LogEntry,
+        packet_id: int,
+        value: int,
+    ) -> None:
+        message = entry.message
+        subscription = session.subscription_for(entry)
+        retain = entry.target != 0 or (
+            message.retain and subscription is not None and subscription.is_retain_as_published
+        )
+        qos = 1 if value & 3 == SENT_QOS_1 else 2
+        outgoing = Outgoing(message, self.now_ms, None, False)
+        data = outgoing.packet(subscription, connection.is_v5, qos, retain, True, packet_id)
+        if connection.packet_bytes_max_out != 0 and len(data) > connection.packet_bytes_max_out:
+            del session.sender.in_flight[packet_id]
+            self._counters.too_large += 1
+            return
+        connection.send(data, 0)
+        self._counters.sent += 1
+
+    def committed(self) -> None:
+        """Let go of the entries that are durable now, beyond what is kept for the sessions."""
+        self._tail.let_go(self._commits.durable_lsn_end)
+
+
+def _must_log(targets: list[Subscription]) -> bool:
+    """Whether a QoS 1 or 2 message has to be logged for these sessions online.
+
+    For a durable one it has to be, and for one that cannot take it now: what was acknowledged is
+    read from the log later, never dropped.
+    """
+    for target in targets:
+        if target.qos > 0:
+            session = target.session
+            connection = session.connection
+            if (
+                session.is_durable
+                or session.is_behind
+                or session.resend is not None
+                or session.in_flight_room <= 0
+                or connection is None
+                or not connection.has_room
+            ):
+                return True
+    return False

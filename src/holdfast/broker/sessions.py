@@ -1,0 +1,418 @@
+"""All sessions: how connections find, take over, leave and end them; their wills.
+
+Source: MQTT 5.0 §3.1, §3.2, §4.1; MQTT 3.1.1 §3.1.
+"""
+
+from typing import Final, final
+
+from holdfast.broker.commits import Commits
+from holdfast.broker.connection import CONNECTED, Connection
+from holdfast.broker.counters import Counters
+from holdfast.broker.deadlines import SESSION_EXPIRY, WILL_DUE, Deadlines
+from holdfast.broker.limits import EXPIRY_NEVER, Limits
+from holdfast.broker.router import Router
+from holdfast.broker.session import Session, Subscription
+from holdfast.errors import ProtocolError
+from holdfast.message import NEVER, Message, Properties
+from holdfast.protocol.encode import encode
+from holdfast.protocol.packets import MQTT_5_0, Connack, Connect, Disconnect, Will
+from holdfast.protocol.reason_codes import (
+    BAD_AUTHENTICATION_METHOD,
+    CLIENT_IDENTIFIER_NOT_VALID,
+    SESSION_TAKEN_OVER,
+    SUCCESS,
+)
+from holdfast.protocol.receiver import Qos2Receiver
+from holdfast.protocol.topics import check_topic
+from holdfast.store.records import OPEN, Snapshot, SubscriptionRecord, unpack_in_flight
+
+RECEIVE_MAXIMUM_DEFAULT: Final = 65_535
+
+
+@final
+class Sessions:
+    """The sessions by client identifier and by number."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        commits: Commits,
+        router: Router,
+        deadlines: Deadlines,
+        counters: Counters,
+        instance: str,
+        connections: dict[int, Connection],
+    ) -> None:
+        self._limits = limits
+        self._commits = commits
+        self._router = router
+        self._deadlines = deadlines
+        self._counters = counters
+        self._instance = instance
+        self._connections = connections
+        self._by_client_id: dict[str, Session] = {}
+        self._by_number: dict[int, Session] = {}
+        self._next_number = 1
+
+    @property
+    def count(self) -> int:
+        return len(self._by_number)
+
+    def find(self, client_id: str) -> Session | None:
+        return self._by_client_id.get(client_id)
+
+    # --- connecting
+
+    def connect(self, connection: Connection, packet: Connect, now_ms: int) -> None:
+        """Carry out a CONNECT: CONNACK leaves once the session's row is durable.
+
+        Raises ProtocolError to refuse it. Source: [MQTT-3.1.4-3] to [MQTT-3.1.4-5].
+        """
+        connection.version = packet.version
+        is_v5 = packet.version == MQTT_5_0
+        properties = packet.properties
+        if properties is not None and properties.authentication_method is not None:
+            raise ProtocolError(
+                BAD_AUTHENTICATION_METHOD, "expected no Authentication Method, one came"
+            )
+        client_id = packet.client_id
+        if not client_id:
+            if not is_v5 and not packet.clean_start:
+                self._refuse_client_id(connection)
+                return
+            client_id = f"auto-{self._instance}-{self._next_number}"
+            connection.client_id = client_id
+        if packet.will is not None:
+            check_topic(packet.will.topic)
+        asked_s = _asked_expiry(packet)
+        expiry_s = min(asked_s, self._limits.session_expiry_max_s)
+        self._end_overdue(client_id, now_ms)
+        session = self._by_client_id.get(client_id)
+        has_changed_store = False
+        if session is not None:
+            self._take_over(session, now_ms)
+            if session.is_ended:
+                session = None
+            elif packet.clean_start:
+                has_changed_store = session.is_recorded
+                self._end(session, False, now_ms)
+                session = None
+        is_present = session is not None
+        if session is None:
+            session = self._create(client_id, packet.version, expiry_s)
+        self._attach(session, connection, packet, expiry_s, now_ms)
+        if session.is_recorded:
+            has_changed_store = True
+        connack = Connack(is_present, SUCCESS, self._connack_properties(connection, packet))
+        if is_v5 and connack.properties is not None and expiry_s != asked_s:
+            connack.properties.session_expiry_interval = expiry_s
+        wait = self._commits.filling if has_changed_store else 0
+        connection.answer(encode(connack, packet.version), wait)
+        if is_present:
+            self._router.resume(session)
+
+    def _refuse_client_id(self, connection: Connection) -> None:
+        """A 3.1.1 client without identifier cannot keep a session. Source: 3.1.1 [MQTT-3.1.3-8]."""
+        connection.send(encode(Connack(False, 0x02), connection.version), 0)
+        raise ProtocolError(
+            CLIENT_IDENTIFIER_NOT_VALID, "expected a client identifier with Clean Session 0"
+        )
+
+    def _create(self, client_id: str, version: int, expiry_s: int) -> Session:
+        session = Session(self._next_number, client_id, version, expiry_s)
+        self._next_number += 1
+        session.position = self._commits.next_lsn
+        self._by_client_id[client_id] = session
+        self._by_number[session.number] = session
+        return session
+
+    def _attach(
+        self,
+        session: Session,
+        connection: Connection,
+        packet: Connect,
+        expiry_s: int,
+        now_ms: int,
+    ) -> None:
+        connection.state = CONNECTED
+        connection.session = session
+        session.connection = connection
+        session.epoch += 1
+        session.version = packet.version
+        session.expiry_s = expiry_s
+        session.disconnected_at_ms = 0
+        session.is_reading = False
+        session.resend = None
+        # A will that was to be published later is cancelled by the return [MQTT-3.1.3-9].
+        session.will_due_ms = 0
+        self._set_will(session, packet.will, now_ms)
+        window = self._limits.in_flight_max
+        properties = packet.properties
+        if properties is not None:
+            receive_maximum = properties.receive_maximum
+            if receive_maximum is not None and receive_maximum < window:
+                window = receive_maximum
+            if properties.maximum_packet_size is not None:
+                connection.packet_bytes_max_out = properties.maximum_packet_size
+        session.window = window
+        self._router.tree.set_online(session, True)
+        keep_alive_s = self._keep_alive_s(packet)
+        connection.keep_alive_ms = keep_alive_s * 1500
+        if session.is_durable or session.will is not None:
+            session.is_recorded = True
+        if session.is_recorded:
+            self._commits.touch_row(session)
+            if session.epoch == 1:
+                self._commits.touch(session)
+
+    def _keep_alive_s(self, packet: Connect) -> int:
+        bound_s = self._limits.keep_alive_max_s
+        if bound_s > 0 and (packet.keep_alive == 0 or packet.keep_alive > bound_s):
+            return bound_s
+        return packet.keep_alive
+
+    def _connack_properties(self, connection: Connection, packet: Connect) -> Properties | None:
+        if packet.version != MQTT_5_0:
+            return None
+        limits = self._limits
+        properties = Properties()
+        properties.receive_maximum = limits.receive_maximum
+        properties.maximum_packet_size = limits.packet_bytes_max
+        properties.shared_subscription_available = 0
+        if not packet.client_id:
+            properties.assigned_client_identifier = connection.client_id
+        keep_alive_s = self._keep_alive_s(packet)
+        if keep_alive_s != packet.keep_alive:
+            properties.server_keep_alive = keep_alive_s
+        return properties
+
+    def _take_over(self, session: Session, now_ms: int) -> None:
+        """End the connection that holds the session. Source: [MQTT-3.1.4-3]."""
+        old = session.connection
+        if old is None:
+            return
+        self._counters.takeovers += 1
+        if old.is_v5:
+            old.send_last(encode(Disconnect(SESSION_TAKEN_OVER), MQTT_5_0))
+        old.session = None
+        old.close()
+        self._connections.pop(old.number, None)
+        self.disconnected(session, now_ms)
+
+    # --- leaving
+
+    def disconnected(self, session: Session, now_ms: int) -> None:
+        """The session's connection is gone: publish or put off its will, keep or end the rest."""
+        session.connection = None
+        session.is_reading = False
+        session.resend = None
+        session.retained_waiting = None
+        if session.expiry_s == 0:
+            self._end(session, True, now_ms)
+            return
+        if not session.is_behind:
+            session.is_behind = True
+            session.position = self._commits.next_lsn
+        self._router.tree.set_online(session, False)
+        session.disconnected_at_ms = now_ms
+        self._commits.touch_row(session)
+        self._commits.touch(session)
+        self._await_expiry(session)
+        if session.will is not None:
+            if session.will_delay_s == 0:
+                self._publish_will(session, now_ms)
+            else:
+                session.will_due_ms = now_ms + session.will_delay_s * 1000
+                self._deadlines.add(session.will_due_ms, WILL_DUE, session.number)
+
+    def set_expiry(self, session: Session, expiry_s: int) -> None:
+        """Change the Session Expiry Interval, as a DISCONNECT asks."""
+        session.expiry_s = min(expiry_s, self._limits.session_expiry_max_s)
+        if session.is_recorded:
+            self._commits.touch_row(session)
+
+    def forget_will(self, session: Session) -> None:
+        """A normal DISCONNECT takes the will away. Source: [MQTT-3.14.4-3]."""
+        if session.will is not None:
+            session.will = None
+            self._commits.touch_row(session)
+
+    def due(self, kind: int, number: int, now_ms: int) -> None:
+        """A will or an expiry may be due."""
+        session = self._by_number.get(number)
+        if session is None or session.connection is not None:
+            return
+        if kind == WILL_DUE:
+            if session.will is not None and 0 < session.will_due_ms <= now_ms:
+                self._publish_will(session, now_ms)
+        elif session.expiry_s != EXPIRY_NEVER:
+            if session.disconnected_at_ms + session.expiry_s * 1000 <= now_ms:
+                self._end(session, False, now_ms)
+            else:
+                self._await_expiry(session)
+
+    def _end_overdue(self, client_id: str, now_ms: int) -> None:
+        """Do what is overdue for an absent session, though its deadline was not looked at yet."""
+        session = self._by_client_id.get(client_id)
+        if session is not None and session.connection is None:
+            number = session.number
+            self.due(WILL_DUE, number, now_ms)
+            self.due(SESSION_EXPIRY, number, now_ms)
+
+    def _await_expiry(self, session: Session) -> None:
+        if session.expiry_s != EXPIRY_NEVER:
+            due = session.disconnected_at_ms + session.expiry_s * 1000
+            self._deadlines.add(due, SESSION_EXPIRY, session.number)
+
+    def _end(self, session: Session, is_online: bool, now_ms: int) -> None:
+        """End the session for good: its will, if one waits, is published; the rest goes.
+
+        ``is_online`` says how its subscriptions stand in the tree.
+        """
+        router = self._router
+        for subscription in list(session.subscriptions.values()):
+            router.tree.remove(subscription, is_online)
+        session.subscriptions.clear()
+        session.wildcards = None
+        session.is_ended = True
+        session.connection = None
+        del self._by_client_id[session.client_id]
+        del self._by_number[session.number]
+        if session.will is not None:
+            self._publish_will(session, now_ms)
+        if session.is_recorded:
+            session.is_recorded = False
+            self._commits.batch.ended.append(session.number)
+
+    # --- wills
+
+    def _set_will(self, session: Session, will: Will | None, now_ms: int) -> None:
+        if will is None:
+            session.will = None
+            session.will_delay_s = 0
+            return
+        delay_s = 0
+        properties = will.properties
+        if properties is not None and properties.will_delay_interval is not None:
+            delay_s = properties.will_delay_interval
+            properties.will_delay_interval = None
+        session.will_delay_s = delay_s
+        session.will = Message(
+            will.topic,
+            will.payload,
+            will.qos,
+            will.retain,
+            properties,
+            NEVER,
+            session.number,
+        )
+
+    def _publish_will(self, session: Session, now_ms: int) -> None:
+        """Publish the will, once: it goes from the session in the same batch [MQTT-3.1.2-10]."""
+        will = session.will
+        assert will is not None
+        session.will = None
+        session.will_due_ms = 0
+        if session.is_recorded:
+            self._commits.touch_row(session)
+        properties = will.properties
+        if properties is not None and properties.message_expiry_interval is not None:
+            # Its expiry counts from its publication, not from CONNECT.
+            will.expires_at_ms = now_ms + properties.message_expiry_interval * 1000
+            properties.message_expiry_interval = None
+        self._router.publish(will, None, False, session.publish_wait)
+
+    # --- start, space
+
+    def restore(self, snapshot: Snapshot, now_ms: int) -> None:
+        """Take up what the store holds.
+
+        A session that was connected when the broker went down counts as disconnected now: its will
+        is published, after its delay.
+        """
+        self._next_number = snapshot.next_session
+        for record in snapshot.sessions:
+            session = Session(record.number, record.client_id, record.version, record.expiry_s)
+            session.epoch = record.epoch
+            session.will = record.will
+            session.will_delay_s = record.will_delay_s
+            session.will_due_ms = record.will_due_ms
+            session.disconnected_at_ms = record.disconnected_at_ms
+            session.is_recorded = True
+            session.is_behind = True
+            session.position = self._commits.next_lsn
+            self._by_client_id[session.client_id] = session
+            self._by_number[session.number] = session
+        for state in snapshot.states:
+            session = self._by_number[state.session]
+            session.position = state.cursor
+            session.sender.restore(unpack_in_flight(state.in_flight))
+            session.received = Qos2Receiver(state.received)
+        for subscription_record in snapshot.subscriptions:
+            self._restore_subscription(subscription_record)
+        for retained in snapshot.retained:
+            if retained.message is not None:
+                self._router.retained.set(retained.message)
+        for session in list(self._by_number.values()):
+            self._restore_absence(session, now_ms)
+
+    def _restore_subscription(self, record: SubscriptionRecord) -> None:
+        session = self._by_number[record.session]
+        subscription = Subscription(
+            session, record.topic_filter, record.options, record.identifier, record.from_lsn
+        )
+        if record.until_lsn != OPEN:
+            subscription.until_lsn = record.until_lsn
+            if session.closed is None:
+                session.closed = []
+            session.closed.append(subscription)
+            return
+        session.add(subscription)
+        self._router.tree.add(subscription, False)
+
+    def _restore_absence(self, session: Session, now_ms: int) -> None:
+        if session.disconnected_at_ms == 0:
+            session.disconnected_at_ms = now_ms
+            self._commits.touch_row(session)
+        if session.expiry_s == 0:
+            self._end(session, False, now_ms)
+            return
+        self._await_expiry(session)
+        if session.will is None:
+            return
+        if session.will_due_ms == 0:
+            session.will_due_ms = now_ms + session.will_delay_s * 1000
+            self._commits.touch_row(session)
+        self._deadlines.add(session.will_due_ms, WILL_DUE, session.number)
+
+    def needed_from(self) -> int:
+        """The smallest lsn that a session still needs; all below it may be trimmed."""
+        needed = self._commits.next_lsn
+        for session in self._by_number.values():
+            if session.is_behind and session.position < needed and _reads_log(session):
+                needed = session.position
+            in_flight = session.sender.reference_min()
+            if 0 < in_flight < needed:
+                needed = in_flight
+        return needed
+
+
+def _reads_log(session: Session) -> bool:
+    """Whether anything in the log can be for this session.
+
+    A session without a subscription at QoS 1 or 2 has nothing to read. One with an ended
+    subscription may, and a retained message addressed to it is there for a subscription.
+    """
+    if session.closed is not None:
+        return True
+    return any(subscription.qos > 0 for subscription in session.subscriptions.values())
+
+
+def _asked_expiry(packet: Connect) -> int:
+    """The Session Expiry Interval of a CONNECT in seconds; before 5.0 never, or at once."""
+    if packet.version != MQTT_5_0:
+        return 0 if packet.clean_start else EXPIRY_NEVER
+    properties = packet.properties
+    if properties is None or properties.session_expiry_interval is None:
+        return 0
+    return properties.session_expiry_interval

@@ -1,0 +1,17 @@
+"""What one turn of the broker asks of its driver, beside the sends that its connections hold."""
+
+from typing import Final, final
+
+INFO: Final = 20  # the numbers of ``logging``
+WARNING: Final = 30
+
+
+@final
+class Event:
+    """One line for the operator: what happened to which client, at which address."""
+
+    def __init__(self, level: int, text: str, client_id: str, address: str) -> None:
+        self.level = level
+        self.text = text
+        self.client_id = client_id
+        self.address = address

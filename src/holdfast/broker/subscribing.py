@@ -1,0 +1,138 @@
+"""SUBSCRIBE and UNSUBSCRIBE. Source: MQTT 5.0 §3.8, §3.10."""
+
+from holdfast.broker.commits import Commits
+from holdfast.broker.connection import Connection
+from holdfast.broker.limits import ENDED_SUBSCRIPTIONS_MAX
+from holdfast.broker.router import Router
+from holdfast.broker.session import Session, Subscription
+from holdfast.errors import ProtocolError
+from holdfast.protocol.encode import encode
+from holdfast.protocol.packets import Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
+from holdfast.protocol.reason_codes import (
+    FAILURE,
+    NO_SUBSCRIPTION_EXISTED,
+    QUOTA_EXCEEDED,
+    SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
+    SUCCESS,
+)
+from holdfast.protocol.topics import check_filter, is_shared
+
+
+def subscribe(
+    session: Session,
+    connection: Connection,
+    packet: Subscribe,
+    router: Router,
+    commits: Commits,
+) -> None:
+    """Carry out a SUBSCRIBE and answer it; the subscriptions are durable before SUBACK leaves."""
+    properties = packet.properties
+    identifier = 0
+    if properties is not None and properties.subscription_identifiers:
+        identifier = properties.subscription_identifiers[0]
+    codes: list[int] = []
+    with_retained: list[Subscription] = []
+    for request in packet.requests:
+        refusal = _refusal(request, session, connection)
+        if refusal != SUCCESS:
+            codes.append(refusal if connection.is_v5 else FAILURE)
+            continue
+        is_new = request.topic_filter not in session.subscriptions
+        subscription = _put(session, request, identifier, router, commits)
+        codes.append(request.qos)
+        # [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
+        if request.retain_handling == 0 or (request.retain_handling == 1 and is_new):
+            with_retained.append(subscription)
+    wait = commits.filling if session.is_durable else 0
+    connection.answer(encode(Suback(packet.packet_id, codes), connection.version), wait)
+    for subscription in with_retained:
+        # A later filter of the same packet may have replaced it.
+        if session.subscriptions.get(subscription.topic_filter) is subscription:
+            router.send_retained(subscription)
+
+
+def unsubscribe(
+    session: Session,
+    connection: Connection,
+    packet: Unsubscribe,
+    router: Router,
+    commits: Commits,
+) -> None:
+    """Carry out an UNSUBSCRIBE and answer it; the removal is durable before UNSUBACK leaves."""
+    codes: list[int] = []
+    for topic_filter in packet.topic_filters:
+        subscription = session.subscriptions.get(topic_filter)
+        if subscription is None:
+            codes.append(NO_SUBSCRIPTION_EXISTED)
+        else:
+            _take_out(session, subscription, router, commits)
+            codes.append(SUCCESS)
+    wait = commits.filling if session.is_durable else 0
+    if not connection.is_v5:
+        codes = []
+    connection.answer(encode(Unsuback(packet.packet_id, codes), connection.version), wait)
+
+
+def _refusal(request: SubscriptionRequest, session: Session, connection: Connection) -> int:
+    """The reason code that refuses a filter, SUCCESS for one to accept.
+
+    Raises ProtocolError for an invalid filter before 5.0, which ends the connection.
+    """
+    if is_shared(request.topic_filter):
+        return SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
+    try:
+        check_filter(request.topic_filter)
+    except ProtocolError as error:
+        if not connection.is_v5:
+            raise
+        return error.reason_code
+    if session.closed is not None and len(session.closed) >= ENDED_SUBSCRIPTIONS_MAX:
+        return QUOTA_EXCEEDED
+    return SUCCESS
+
+
+def _put(
+    session: Session,
+    request: SubscriptionRequest,
+    identifier: int,
+    router: Router,
+    commits: Commits,
+) -> Subscription:
+    """Make the subscription, or let it take the place of the one to the same filter.
+
+    A replacement counts from now on, its predecessor until now: no gap and no double
+    [MQTT-3.8.4-4].
+    """
+    options = request.qos
+    if request.no_local:
+        options |= 0x04
+    if request.retain_as_published:
+        options |= 0x08
+    new = Subscription(session, request.topic_filter, options, identifier, commits.next_lsn)
+    old = session.subscriptions.get(request.topic_filter)
+    if old is not None:
+        if old.options == new.options and old.identifiers == new.identifiers:
+            return old
+        _take_out(session, old, router, commits)
+    session.add(new)
+    router.tree.add(new, True)
+    if session.is_recorded:
+        commits.put_subscription(new.record())
+    return new
+
+
+def _take_out(session: Session, old: Subscription, router: Router, commits: Commits) -> None:
+    """End a subscription. What it still owes to a session that is behind, it goes on serving."""
+    session.remove(old)
+    router.tree.remove(old, True)
+    if session.is_behind and old.qos > 0 and session.position < commits.next_lsn:
+        old.until_lsn = commits.next_lsn
+        if old.until_lsn > old.from_lsn:
+            if session.closed is None:
+                session.closed = []
+            session.closed.append(old)
+            if session.is_recorded:
+                commits.put_subscription(old.record())
+            return
+    if session.is_recorded:
+        commits.remove_subscription(old.record())

@@ -1,0 +1,217 @@
+"""All subscriptions by topic filter, and the matches of a topic, cached.
+
+A node knows the online subscriptions of its filter one by one, and of the absent durable ones
+only how many there are: an absent session costs nothing when a message is published.
+"""
+
+from typing import final
+
+from holdfast.broker.limits import ROUTES_MAX
+from holdfast.broker.session import Session, Subscription, merge
+
+
+@final
+class FilterNode:
+    """One topic filter with its subscriptions. ``generation`` grows with each change."""
+
+    def __init__(self, level: str, parent: "FilterNode | None") -> None:
+        self.level = level
+        self.parent = parent
+        self.children: dict[str, FilterNode] | None = None
+        self.filed = 0  # all subscriptions of this filter
+        self.online: dict[int, Subscription] | None = None  # by session number
+        self.absent = 0  # those at QoS 1 or 2 whose session is not online
+        self.generation = 0
+
+
+@final
+class Route:
+    """Where messages of one topic go: ``targets`` online, and whether an absent session waits."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.tree_generation = -1
+        self.nodes: list[FilterNode] = []
+        self.nodes_generation = 0
+        self.targets: list[Subscription] = []
+        self.has_absent = False
+
+    def is_current(self, tree_generation: int) -> bool:
+        if self.tree_generation != tree_generation:
+            return False
+        generation = 0
+        for node in self.nodes:
+            generation += node.generation
+        return generation == self.nodes_generation
+
+
+@final
+class TopicTree:
+    """The tree of topic filters, by level, with the cache of routes."""
+
+    def __init__(self) -> None:
+        self._root = FilterNode("", None)
+        self._generation = 0  # grows when a filter appears or goes
+        self._routes: dict[str, Route] = {}
+        self.filters = 0
+
+    def add(self, subscription: Subscription, is_online: bool) -> None:
+        """File a subscription under its filter."""
+        node = self._root
+        for level in subscription.topic_filter.split("/"):
+            children = node.children
+            if children is None:
+                children = {}
+                node.children = children
+            child = children.get(level)
+            if child is None:
+                child = FilterNode(level, node)
+                children[level] = child
+            node = child
+        if node.filed == 0:
+            self._generation += 1
+            self.filters += 1
+        node.filed += 1
+        subscription.node = node
+        self._enter(node, subscription, is_online)
+
+    def remove(self, subscription: Subscription, is_online: bool) -> None:
+        """Take a subscription out, and nodes that nothing needs any longer."""
+        node = subscription.node
+        assert node is not None
+        subscription.node = None
+        self._leave(node, subscription, is_online)
+        node.filed -= 1
+        if node.filed == 0:
+            self._generation += 1
+            self.filters -= 1
+            self._prune(node)
+
+    def set_online(self, session: Session, is_online: bool) -> None:
+        """Turn all subscriptions of a session from absent to online, or back."""
+        for subscription in session.subscriptions.values():
+            node = subscription.node
+            assert node is not None
+            self._leave(node, subscription, not is_online)
+            self._enter(node, subscription, is_online)
+
+    def route(self, topic: str) -> Route:
+        """The matches of a topic, from the cache while nothing about them has changed."""
+        route = self._routes.get(topic)
+        if route is not None and route.is_current(self._generation):
+            return route
+        if route is None:
+            if len(self._routes) >= ROUTES_MAX:
+                self._routes.clear()
+            route = Route(topic)
+            self._routes[topic] = route
+        self._fill(route)
+        return route
+
+    def _enter(self, node: FilterNode, subscription: Subscription, is_online: bool) -> None:
+        if is_online:
+            online = node.online
+            if online is None:
+                online = {}
+                node.online = online
+            online[subscription.session.number] = subscription
+        elif subscription.qos > 0:
+            node.absent += 1
+        node.generation += 1
+
+    def _leave(self, node: FilterNode, subscription: Subscription, was_online: bool) -> None:
+        if was_online:
+            online = node.online
+            assert online is not None
+            del online[subscription.session.number]
+            if not online:
+                node.online = None
+        elif subscription.qos > 0:
+            assert node.absent > 0
+            node.absent -= 1
+        node.generation += 1
+
+    def _prune(self, node: FilterNode) -> None:
+        while node.children is None and node.filed == 0:
+            parent = node.parent
+            if parent is None:
+                return
+            children = parent.children
+            assert children is not None
+            del children[node.level]
+            if not children:
+                parent.children = None
+            node = parent
+
+    def _fill(self, route: Route) -> None:
+        nodes = _collect(self._root, route.topic.split("/"), route.topic[0] == "$")
+        route.nodes = nodes
+        route.tree_generation = self._generation
+        generation = 0
+        route.has_absent = False
+        for node in nodes:
+            generation += node.generation
+            if node.absent > 0:
+                route.has_absent = True
+        route.nodes_generation = generation
+        route.targets = _targets(nodes)
+
+
+def _collect(root: FilterNode, levels: list[str], is_dollar: bool) -> list[FilterNode]:
+    """The nodes whose filter matches the topic of these levels.
+
+    A filter that begins with a wildcard matches no topic that begins with ``$``. Not recursive:
+    a filter may have tens of thousands of levels. Source: [MQTT-4.7.2-1].
+    """
+    found: list[FilterNode] = []
+    reached: list[FilterNode] = [root]
+    for depth in range(len(levels)):
+        level = levels[depth]
+        next_reached: list[FilterNode] = []
+        for node in reached:
+            children = node.children
+            if children is None:
+                continue
+            child = children.get(level)
+            if child is not None:
+                next_reached.append(child)
+            if depth > 0 or not is_dollar:
+                child = children.get("+")
+                if child is not None:
+                    next_reached.append(child)
+                child = children.get("#")
+                if child is not None:
+                    found.append(child)
+        if not next_reached:
+            return found
+        reached = next_reached
+    for node in reached:
+        if node.filed > 0:
+            found.append(node)
+        children = node.children
+        if children is not None:
+            child = children.get("#")  # "a/#" matches "a" too
+            if child is not None:
+                found.append(child)
+    return found
+
+
+def _targets(nodes: list[FilterNode]) -> list[Subscription]:
+    """The online subscriptions of all nodes, those of one session merged."""
+    if len(nodes) == 1:
+        online = nodes[0].online
+        return [] if online is None else list(online.values())
+    parts: dict[int, list[Subscription]] = {}
+    for node in nodes:
+        online = node.online
+        if online is not None:
+            for number, subscription in online.items():
+                known = parts.get(number)
+                if known is None:
+                    parts[number] = [subscription]
+                else:
+                    known.append(subscription)
+    targets: list[Subscription] = []
+    for overlapping in parts.values():
+        targets.append(merge(overlapping))
+    return targets

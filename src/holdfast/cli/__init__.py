@@ -1,0 +1,1 @@
+"""The command line: the ``holdfast`` command and its subcommands."""

@@ -1,0 +1,134 @@
+"""``holdfast serve``: settings in, broker run, and every failure as one line and an exit code."""
+
+import errno
+import os
+import socket
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from holdfast.config import LogLevel, Settings, StoreKind, load_settings
+from holdfast.errors import ConfigError, StoreError
+
+__all__ = ["SERVE_HELP", "ExitCode", "serve"]
+
+
+class ExitCode(IntEnum):
+    """What the exit codes of ``holdfast`` mean. Source: docs/reference/command-line.md."""
+
+    STOPPED = 0  # stopped cleanly, as asked
+    FAILED = 1  # an internal failure
+    USAGE = 2  # wrong usage or configuration
+    LISTEN = 3  # an address is in use or cannot be bound
+    STORE = 4  # the store or its folder cannot be used
+
+
+# Markdown, as Typer shows it.
+SERVE_HELP: Final = """Run the broker in the foreground until SIGTERM or SIGINT.
+
+Settings come from, later ones winning: built-in defaults, the configuration file, `HOLDFAST_...`
+variables of the environment, these options.
+
+Examples:
+
+```text
+holdfast serve
+holdfast serve --listen 0.0.0.0:1883 --data-dir /var/lib/holdfast
+holdfast serve --listen 127.0.0.1:1883 --listen '[::1]:1883' --log-json
+holdfast serve --config holdfast.toml --log-level debug
+```
+
+Exit codes:
+
+- 0: stopped cleanly
+- 1: internal failure
+- 2: wrong usage or configuration
+- 3: an address is in use or cannot be bound
+- 4: the store or its folder cannot be used (not writable, locked by another broker, written by a
+  newer version)
+"""
+
+_NOT_BINDABLE: Final = frozenset(
+    {errno.EACCES, errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPERM}
+)
+
+
+def serve(
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Address to listen on; give it again for more. Default: 127.0.0.1:1883.",
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the store, made if missing. Default: data."),
+    ] = None,
+    store: Annotated[
+        StoreKind | None,
+        typer.Option(help="sqlite is durable; memory forgets all at exit. Default: sqlite."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="Configuration file. Default: none."),
+    ] = None,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(help="The least severe records to log. Default: info.")
+    ] = None,
+    log_json: Annotated[
+        bool | None,
+        typer.Option("--log-json", help="Log one JSON object per line.", show_default=False),
+    ] = None,
+) -> None:
+    """Run the broker and leave with its exit code; ``SERVE_HELP`` is what the user reads."""
+    try:
+        settings = load_settings(
+            config_file=config,
+            environment=os.environ,
+            overrides={
+                # Typer gives an empty list for an option that was not given.
+                "listen": listen or None,
+                "data_dir": data_dir,
+                "store": store,
+                "log_level": log_level,
+                "log_json": log_json,
+            },
+        )
+        code = _run(settings)
+    except (ConfigError, StoreError, OSError) as error:
+        code = _exit_code(error)
+        typer.echo(f"holdfast: {_one_line(error)}", err=True)
+    raise typer.Exit(code)
+
+
+def _run(settings: Settings) -> int:
+    # Here and not above: a wrong option should not wait for the server's libraries.
+    from holdfast.server import run
+
+    return run(settings)
+
+
+def _exit_code(error: ConfigError | StoreError | OSError) -> ExitCode:
+    if isinstance(error, ConfigError):
+        return ExitCode.USAGE
+    # An OSError that names a file is about the data folder; sockets have no file name.
+    if isinstance(error, StoreError) or error.filename is not None:
+        return ExitCode.STORE
+    # A name that cannot be looked up: a gaierror, or its negative number in a plain OSError.
+    is_unknown_host = isinstance(error, socket.gaierror) or (error.errno or 0) < 0
+    if is_unknown_host or error.errno in _NOT_BINDABLE:
+        return ExitCode.LISTEN
+    return ExitCode.FAILED
+
+
+def _one_line(error: Exception) -> str:
+    """The message of ``error`` without a number that only a C programmer knows."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror is not None:
+        text = error.strerror
+        if error.filename is not None:
+            text = f"{error.filename}: {text}"
+    return " ".join(text.split())

@@ -1,0 +1,71 @@
+"""The application message and the property set, which all parts of Holdfast share."""
+
+from typing import Final, final
+
+NEVER: Final = 0  # the value of ``expires_at_ms`` for a message that does not expire
+
+
+@final
+class Properties:
+    """One packet's properties; None (or an empty list) where a property is absent.
+
+    Times are in seconds, sizes in bytes, as in the standard.
+    """
+
+    def __init__(self) -> None:
+        self.payload_format_indicator: int | None = None
+        self.message_expiry_interval: int | None = None
+        self.content_type: str | None = None
+        self.response_topic: str | None = None
+        self.correlation_data: bytes | None = None
+        self.subscription_identifiers: list[int] = []
+        self.session_expiry_interval: int | None = None
+        self.assigned_client_identifier: str | None = None
+        self.server_keep_alive: int | None = None
+        self.authentication_method: str | None = None
+        self.authentication_data: bytes | None = None
+        self.request_problem_information: int | None = None
+        self.will_delay_interval: int | None = None
+        self.request_response_information: int | None = None
+        self.response_information: str | None = None
+        self.server_reference: str | None = None
+        self.reason_string: str | None = None
+        self.receive_maximum: int | None = None
+        self.topic_alias_maximum: int | None = None
+        self.topic_alias: int | None = None
+        self.maximum_qos: int | None = None
+        self.retain_available: int | None = None
+        self.user_properties: list[tuple[str, str]] = []
+        self.maximum_packet_size: int | None = None
+        self.wildcard_subscription_available: int | None = None
+        self.subscription_identifier_available: int | None = None
+        self.shared_subscription_available: int | None = None
+
+
+@final
+class Message:
+    """One application message: what a PUBLISH or a will carries, without its packet's fields.
+
+    ``properties`` holds the forwarded ones only: payload format, content type, response topic,
+    correlation data and user properties. ``expires_at_ms`` is absolute (Unix time in
+    milliseconds), 0 where the message never expires, so that expiry runs on while the broker is
+    down. ``publisher`` is the number of the publishing session, 0 where there was none.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        properties: Properties | None = None,
+        expires_at_ms: int = NEVER,
+        publisher: int = 0,
+    ) -> None:
+        self.topic = topic
+        self.payload = payload
+        self.qos = qos
+        self.retain = retain
+        self.properties = properties
+        self.expires_at_ms = expires_at_ms
+        self.publisher = publisher

@@ -1,0 +1,81 @@
+"""One TCP connection: collects what the socket brings for the turn, and writes what it gives."""
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+if TYPE_CHECKING:
+    from holdfast.broker.connection import Connection
+    from holdfast.net.driver import Driver
+
+WRITE_BUFFER_BYTES_MAX: Final = 256 * 1024  # above it a subscriber is not given more
+CLOSE_TIMEOUT_S: Final = 5.0  # for a peer that does not read what is sent before a close
+
+
+class NetConnection(asyncio.Protocol):
+    """The event loop's side of one connection; ``peer`` is the broker's."""
+
+    __slots__ = ("_driver", "_is_paused", "inbox", "is_lost", "peer", "transport")
+
+    def __init__(self, driver: "Driver") -> None:
+        self._driver = driver
+        self._is_paused = False
+        self.inbox: list[bytes] = []
+        self.is_lost = False
+        self.transport: asyncio.Transport | None = None
+        self.peer: Connection | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        self._driver.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.inbox:
+            self._driver.has_input(self)
+        self.inbox.append(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+        self.transport = None
+        self._driver.lost(self)
+
+    def pause_writing(self) -> None:
+        assert self.peer is not None
+        self.peer.is_socket_full = True
+
+    def resume_writing(self) -> None:
+        self._driver.drained(self)
+
+    def take_input(self) -> bytes:
+        """All that has come since the last turn."""
+        inbox = self.inbox
+        data = inbox[0] if len(inbox) == 1 else b"".join(inbox)
+        inbox.clear()
+        return data
+
+    def pause_reading(self, is_paused: bool) -> None:
+        """Stop or go on reading from this publisher."""
+        if self.transport is None or is_paused == self._is_paused:
+            return
+        self._is_paused = is_paused
+        if is_paused:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def close(self) -> None:
+        """Close once all is written, or after a while if the peer does not read it."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        transport.close()
+        if transport.get_write_buffer_size() > 0:
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, transport.abort)
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()

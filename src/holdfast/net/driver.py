@@ -1,0 +1,341 @@
+"""The driver: it turns what the event loop brings into turns of the pure broker.
+
+A turn takes all that one pass of the event loop has read, computes one step, hands one batch to
+the store and writes once per connection. One commit is under way at a time; what arrives
+meanwhile is the next batch.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from holdfast.broker.broker import Broker
+from holdfast.broker.connection import Connection
+from holdfast.broker.router import ReadWanted
+from holdfast.broker.step import Event
+from holdfast.logs import get_logger
+from holdfast.net.connection import NetConnection
+from holdfast.net.worker import Worker
+from holdfast.store.interface import Store
+from holdfast.store.records import LogEntry, LogSlice
+
+TRIM_INTERVAL_S: Final = 1.0  # between two looks at what the log no longer needs
+TICK_MS_MIN: Final = 1
+
+_log = get_logger(__name__)
+
+ReadResult = LogSlice | list[LogEntry]
+
+
+def wall_clock_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Driver:
+    """Joins the broker, its connections and the store on one event loop.
+
+    ``failed`` is called once, with the error, when the store has failed: nothing is acknowledged
+    from then on. ``clock_ms`` gives Unix time in milliseconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: Broker,
+        store: Store,
+        failed: Callable[[BaseException], None],
+        clock_ms: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._broker = broker
+        self._store = store
+        self._failed = failed
+        self._clock_ms = clock_ms
+        self._writer: Worker[object] = Worker("holdfast-writer", self._loop)
+        self._reader: Worker[ReadResult] = Worker("holdfast-reader", self._loop)
+        self._connections: dict[int, NetConnection] = {}
+        self._next_number = 1
+        self._inputs: list[NetConnection] = []
+        self._lost: list[NetConnection] = []
+        self._drained: list[NetConnection] = []
+        self._paused: set[NetConnection] = set()
+        self._reads_done: list[tuple[ReadWanted, ReadResult]] = []
+        self._is_commit_done = False
+        self._is_scheduled = False
+        self._is_stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = -1
+        self._trim_to = 0  # below this lsn the batch under way makes the log needless
+        self._trimmed_to = 0
+        self._is_trim_due = False
+        self._trim_timer: asyncio.TimerHandle | None = None
+        self._settled: asyncio.Future[None] | None = None  # set while ``stop`` waits for it
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    def protocol(self) -> NetConnection:
+        """What the event loop makes for each accepted connection."""
+        return NetConnection(self)
+
+    def start(self) -> None:
+        """Take the first turn: the wills of connections that a crash has ended, for instance."""
+        self._schedule()
+
+    # --- what the connections report
+
+    def opened(self, connection: NetConnection) -> None:
+        number = self._next_number
+        self._next_number += 1
+        assert connection.transport is not None
+        address = _address(connection.transport.get_extra_info("peername"))
+        self._broker.begin_turn(self._clock_ms())
+        connection.peer = self._broker.connect(number, address)
+        self._connections[number] = connection
+        self._schedule()
+
+    def has_input(self, connection: NetConnection) -> None:
+        self._inputs.append(connection)
+        self._schedule()
+
+    def drained(self, connection: NetConnection) -> None:
+        self._drained.append(connection)
+        self._schedule()
+
+    def lost(self, connection: NetConnection) -> None:
+        self._lost.append(connection)
+        self._schedule()
+
+    # --- the turn
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._is_scheduled = False
+        if self._is_stopped:
+            return
+        try:
+            self._take_turn()
+        except Exception as error:
+            # A defect of ours: the state may be wrong, the store is not. Stop, and start from it.
+            self._stop_for(error)
+
+    def _take_turn(self) -> None:
+        broker = self._broker
+        broker.begin_turn(self._clock_ms())
+        self._take_results()
+        self._take_input()
+        broker.tick()
+        broker.finish_turn()
+        self._commit()
+        self._write()
+        for wanted in broker.take_reads():
+            self._read(wanted)
+        for event in broker.take_events():
+            _report(event)
+        self._set_timer()
+        if broker.needs_turn:
+            self._schedule()
+
+    def _take_results(self) -> None:
+        broker = self._broker
+        if self._is_commit_done:
+            self._is_commit_done = False
+            broker.committed()
+        if self._reads_done:
+            done, self._reads_done = self._reads_done, []
+            for wanted, found in done:
+                if isinstance(found, LogSlice):
+                    broker.read_done(wanted, found)
+                else:
+                    broker.fetch_done(wanted, found)
+
+    def _take_input(self) -> None:
+        broker = self._broker
+        if self._inputs:
+            inputs, self._inputs = self._inputs, []
+            for connection in inputs:
+                peer = _peer(connection)
+                broker.receive(peer, connection.take_input())
+                if peer.is_read_paused:
+                    connection.pause_reading(True)
+                    self._paused.add(connection)
+        if self._drained:
+            drained, self._drained = self._drained, []
+            for connection in drained:
+                broker.socket_drained(_peer(connection))
+        if self._lost:
+            lost, self._lost = self._lost, []
+            for connection in lost:
+                peer = _peer(connection)
+                broker.closed(peer)
+                del self._connections[peer.number]
+                self._paused.discard(connection)
+
+    def _write(self) -> None:
+        for peer in self._broker.take_ready():
+            connection = self._connections.get(peer.number)
+            data = peer.take()
+            if connection is None:
+                continue
+            if data:
+                connection.write(data)
+            if peer.is_closing:
+                connection.close()
+        if self._paused:
+            for connection in list(self._paused):
+                if not _peer(connection).is_read_paused:
+                    self._paused.discard(connection)
+                    connection.pause_reading(False)
+
+    def _commit(self) -> None:
+        """Hand the next batch to the store, if none is under way."""
+        broker = self._broker
+        if broker.is_commit_under_way:
+            return
+        while (batch := broker.take_batch()) is not None:
+            if not batch.is_empty:
+                self._trim_to = self._take_trim_point()
+                self._writer.submit(partial(self._store.commit, batch), self._commit_done)
+                self._set_trim_timer()
+                return
+            # Only sends waited: nothing needs the disk.
+            broker.committed()
+            broker.finish_turn()
+        if self._settled is not None and not self._settled.done():
+            self._settled.set_result(None)
+        if self._is_trim_due:
+            self._submit_trim(self._take_trim_point())
+
+    def _commit_done(self, _: object, error: BaseException | None) -> None:
+        if error is not None:
+            self._stop_for(error)
+            return
+        self._is_commit_done = True
+        self._submit_trim(self._trim_to)
+        # Used at once; a turn that is already scheduled will find nothing left to do.
+        self._turn()
+
+    def _read(self, wanted: ReadWanted) -> None:
+        request = wanted.request
+        job: Callable[[], ReadResult]
+        if request is not None:
+            job = partial(self._store.read, request)
+        else:
+            job = partial(self._store.fetch, wanted.lsns)
+        self._reader.submit(job, partial(self._read_done, wanted))
+
+    def _read_done(
+        self, wanted: ReadWanted, found: ReadResult | None, error: BaseException | None
+    ) -> None:
+        if error is not None or found is None:
+            self._stop_for(error if error is not None else AssertionError("no result"))
+            return
+        self._reads_done.append((wanted, found))
+        self._schedule()
+
+    # --- trimming
+
+    def _take_trim_point(self) -> int:
+        """Where to trim to, once what is in memory now is durable; 0 if it is not time yet."""
+        if not self._is_trim_due:
+            return 0
+        self._is_trim_due = False
+        return self._broker.trim_point()
+
+    def _submit_trim(self, below_lsn: int) -> None:
+        if below_lsn > self._trimmed_to:
+            self._trimmed_to = below_lsn
+            self._trim_step(None, None)
+
+    def _trim_step(self, has_more: object, error: BaseException | None) -> None:
+        """Trim in steps that commits can come between."""
+        if error is not None:
+            self._stop_for(error)
+        elif has_more is not False and not self._is_stopped:
+            self._writer.submit(partial(self._store.trim, self._trimmed_to), self._trim_step)
+
+    def _set_trim_timer(self) -> None:
+        if self._trim_timer is None:
+            self._trim_timer = self._loop.call_later(TRIM_INTERVAL_S, self._trim_timer_fired)
+
+    def _trim_timer_fired(self) -> None:
+        self._trim_timer = None
+        self._is_trim_due = True
+        self._schedule()
+
+    # --- time
+
+    def _set_timer(self) -> None:
+        due_ms = self._broker.next_deadline_ms
+        if due_ms == self._timer_ms:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_ms = due_ms
+        if due_ms >= 0:
+            delay_ms = max(due_ms - self._clock_ms(), TICK_MS_MIN)
+            self._timer = self._loop.call_later(delay_ms / 1000, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._timer_ms = -1
+        self._turn()
+
+    # --- the end
+
+    def _stop_for(self, error: BaseException) -> None:
+        """The store has failed: acknowledge nothing more, drop everyone, tell the server."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        if self._settled is not None and not self._settled.done():
+            self._settled.set_result(None)
+        for connection in list(self._connections.values()):
+            connection.abort()
+        self._failed(error)
+
+    async def stop(self) -> None:
+        """End all connections, commit what follows from that, and stop the threads."""
+        if not self._is_stopped:
+            self._broker.begin_turn(self._clock_ms())
+            self._take_results()
+            self._broker.shut_down()
+            self._turn()
+            if not self._is_stopped and self._broker.is_commit_under_way:
+                self._settled = self._loop.create_future()
+                await self._settled
+            self._is_stopped = True
+        for timer in (self._timer, self._trim_timer):
+            if timer is not None:
+                timer.cancel()
+        for connection in list(self._connections.values()):
+            connection.close()
+        self._writer.stop()
+        self._reader.stop()
+
+
+def _peer(connection: NetConnection) -> Connection:
+    assert connection.peer is not None
+    return connection.peer
+
+
+def _address(peername: object) -> str:
+    if isinstance(peername, tuple) and len(peername) >= 2:
+        host, port = peername[0], peername[1]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    return "unknown"
+
+
+def _report(event: Event) -> None:
+    fields = {"client": event.client_id} if event.client_id else {}
+    report = _log.warning if event.level >= 30 else _log.info
+    report(event.text, **fields, address=event.address)

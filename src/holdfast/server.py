@@ -1,0 +1,136 @@
+"""The server: the one place where store, broker, driver and listeners are put together."""
+
+import asyncio
+import json
+import resource
+import secrets
+import signal
+import sys
+from typing import Final
+
+import uvloop
+
+from holdfast import __version__
+from holdfast.broker.broker import Broker
+from holdfast.broker.limits import Limits
+from holdfast.config import ListenAddress, Settings
+from holdfast.errors import StoreError
+from holdfast.logs import get_logger, setup_logging
+from holdfast.net.driver import Driver, wall_clock_ms
+from holdfast.store.interface import Store
+from holdfast.store.lock import DataLock
+from holdfast.store.memory import MemoryStore
+from holdfast.store.sqlite import open_store
+
+BACKLOG: Final = 4096  # connections that the kernel accepts before the loop takes them
+# The writer thread asks for the interpreter a few times per commit. With Python's 5 ms, a busy
+# event loop would keep each commit waiting that long.
+SWITCH_INTERVAL_S: Final = 0.0005
+
+EXIT_STOPPED: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_STORE: Final = 4
+
+_log = get_logger(__name__)
+
+
+def run(settings: Settings) -> int:
+    """Run a broker until SIGTERM or SIGINT, and return the exit code of the process.
+
+    Raises ConfigError, StoreError or OSError if it cannot start.
+    """
+    setup_logging(level=settings.log_level, as_json=settings.log_json, stream=sys.stderr)
+    _raise_file_limit()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if settings.store == "memory":
+        _log.warning("--store memory: nothing survives the end of this process")
+        return _run_on(settings, MemoryStore())
+    lock = DataLock(settings.data_dir)
+    try:
+        return _run_on(settings, open_store(settings.data_dir))
+    finally:
+        lock.release()
+
+
+def _run_on(settings: Settings, store: Store) -> int:
+    try:
+        return uvloop.run(_serve(settings, store))
+    finally:
+        store.close()
+
+
+async def _serve(settings: Settings, store: Store) -> int:
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[BaseException | None] = loop.create_future()
+
+    def end(error: BaseException | None) -> None:
+        if not ended.done():
+            ended.set_result(error)
+
+    broker = Broker(_limits(settings), store.load(), wall_clock_ms(), secrets.token_hex(4))
+    driver = Driver(broker=broker, store=store, failed=end)
+    listeners: list[asyncio.Server] = []
+    try:
+        for address in settings.listen:
+            listener = await loop.create_server(
+                driver.protocol, address.host, address.port, backlog=BACKLOG
+            )
+            listeners.append(listener)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, end, None)
+        driver.start()
+        _announce(settings, store, broker, listeners)
+        error = await ended
+    finally:
+        for listener in listeners:
+            listener.close()
+        await driver.stop()
+    if error is None:
+        _log.info("stopped")
+        return EXIT_STOPPED
+    if isinstance(error, StoreError):
+        _log.error(f"stopped, nothing more was acknowledged: {error}")
+        return EXIT_STORE
+    _log.failure("stopped by a defect, nothing more was acknowledged", error)
+    return EXIT_FAILED
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        packet_bytes_max=settings.packet_bytes_max,
+        receive_maximum=settings.receive_maximum,
+        in_flight_max=settings.inflight_max,
+        session_expiry_max_s=settings.session_expiry_max_s,
+        keep_alive_max_s=settings.keep_alive_max_s,
+        connect_timeout_ms=int(settings.connect_timeout_s * 1000),
+    )
+
+
+def _announce(
+    settings: Settings, store: Store, broker: Broker, listeners: list[asyncio.Server]
+) -> None:
+    """Say that the broker is ready: one line, for people and for scripts that wait for it."""
+    addresses: list[str] = []
+    for listener in listeners:
+        for socket in listener.sockets:
+            host, port = socket.getsockname()[:2]
+            addresses.append(str(ListenAddress(host, port)))
+    if settings.log_json:
+        line = json.dumps(
+            {"event": "ready", "version": __version__, "listen": addresses}
+            | {"store": store.description, "sessions": broker.sessions.count}
+        )
+    else:
+        line = (
+            f"holdfast {__version__} ready on {', '.join(addresses)}; "
+            f"store: {store.description}; sessions: {broker.sessions.count}"
+        )
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _raise_file_limit() -> None:
+    """Allow as many connections as the system lets us have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

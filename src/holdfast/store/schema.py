@@ -1,0 +1,209 @@
+"""The SQLite file: its tables, its format number, and the check before a file is touched.
+
+``user_version`` is the number of the format. A store of an older format is brought forward when it
+is opened, one of a newer format is refused and left as it is.
+"""
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from holdfast.errors import StoreCorrupt, StoreError, StoreTooNew
+
+APPLICATION_ID: Final = 0x484F4C44  # "HOLD"; tells our files from other SQLite files
+FORMAT: Final = 1
+
+BUSY_TIMEOUT_MS: Final = 5_000  # how long to wait for another program that looks into the file
+
+# Names (topics, client identifiers) are TEXT in STRICT tables: other types would turn 007 into 7.
+# The index entries hold the rowid, that is the lsn, behind the indexed column and are sorted by it.
+_CREATE: Final = """
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO meta (name, value) VALUES ('next_lsn', 1), ('next_session', 1), ('topics_forgotten', 0);
+
+CREATE TABLE topics (
+    number INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+
+-- One row per block: a run of messages with one topic and one target. Blocks do not overlap.
+CREATE TABLE log (
+    lsn INTEGER PRIMARY KEY, -- of the block's first message
+    last_lsn INTEGER NOT NULL,
+    topic INTEGER NOT NULL,
+    target INTEGER NOT NULL,
+    data BLOB NOT NULL
+) STRICT;
+CREATE INDEX log_topic ON log (topic) WHERE target = 0;
+CREATE INDEX log_target ON log (target) WHERE target <> 0;
+CREATE INDEX log_target_topic ON log (topic) WHERE target <> 0; -- to see that a topic is unused
+
+CREATE TABLE sessions (
+    number INTEGER PRIMARY KEY,
+    client_id TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    expiry_s INTEGER NOT NULL,
+    disconnected_at_ms INTEGER NOT NULL,
+    will_topic TEXT,
+    will BLOB,
+    will_delay_s INTEGER NOT NULL,
+    will_due_ms INTEGER NOT NULL
+) STRICT;
+
+-- Apart from sessions, because a row is written at nearly every commit and should be small.
+CREATE TABLE states (
+    session INTEGER PRIMARY KEY,
+    cursor INTEGER NOT NULL,
+    in_flight BLOB NOT NULL,
+    received BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE subscriptions (
+    session INTEGER NOT NULL,
+    topic_filter TEXT NOT NULL,
+    from_lsn INTEGER NOT NULL,
+    until_lsn INTEGER NOT NULL,
+    options INTEGER NOT NULL,
+    identifier INTEGER NOT NULL,
+    PRIMARY KEY (session, topic_filter, from_lsn)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE retained (
+    topic INTEGER PRIMARY KEY,
+    message BLOB NOT NULL
+) STRICT;
+"""
+
+# The step at index n brings a store from format n to n + 1; format 0 is an empty file. Steps that
+# were once released are never changed: there are stores that need them.
+MIGRATIONS: Final[list[Callable[[apsw.Connection], None]]] = [
+    lambda connection: _run(connection, _CREATE),
+]
+assert len(MIGRATIONS) == FORMAT
+
+_MAGIC: Final = b"SQLite format 3\x00"
+_HEADER_BYTES: Final = 100
+
+
+def check_file(path: Path, vfs: str | None = None) -> int:
+    """The format of a store's file, 0 if it is new or empty; nothing is written.
+
+    Raises StoreTooNew for a newer format and StoreCorrupt for what is no store of ours. The answer
+    counts the changes that a broker left in the write-ahead log when it was killed.
+    """
+    wal = path.with_name(path.name + "-wal")
+    wal_bytes = wal.stat().st_size if wal.exists() else 0
+    if not path.exists() or path.stat().st_size == 0:
+        if wal_bytes > 0:
+            # SQLite would delete the log of an empty file, and with it what it holds.
+            raise StoreCorrupt(f"{path} is missing or empty, but {wal.name} beside it is not")
+        return 0
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        raise StoreCorrupt(f"{path} is not a SQLite database")
+    (schema_cookie,) = struct.unpack_from(">I", header, 40)
+    (user_version,) = struct.unpack_from(">i", header, 60)
+    (application_id,) = struct.unpack_from(">i", header, 68)
+    format_number = _format_of(path, application_id, user_version, schema_cookie)
+    if wal_bytes == 0:
+        return format_number
+    return _format_of(path, *_numbers_with_wal(path, vfs))
+
+
+def migrate(connection: apsw.Connection, format_number: int) -> None:
+    """Bring a store from this format to the newest, whole or not at all."""
+    if format_number == FORMAT:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for step in MIGRATIONS[format_number:]:
+            step(connection)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def store_error(path: Path, doing: str, error: apsw.Error) -> StoreError:
+    """What an operator is told of an error of SQLite's."""
+    kind = StoreError
+    match error:
+        case apsw.CorruptError() | apsw.NotADBError():
+            kind, reason = StoreCorrupt, "the file is damaged"
+        case apsw.FullError():
+            reason = "the disk is full"
+        case apsw.IOError():
+            reason = "the disk reports an I/O error"
+        case apsw.ReadOnlyError() | apsw.PermissionsError():
+            reason = "the file or its folder is read-only"
+        case apsw.BusyError() | apsw.LockedError():
+            reason = "another program has the file locked"
+        case apsw.CantOpenError():
+            reason = "the file or its folder cannot be opened"
+        case _:
+            reason = type(error).__name__
+    return kind(f"{path}: {doing} failed: {reason} ({error})")
+
+
+def _format_of(path: Path, application_id: int, user_version: int, schema_cookie: int) -> int:
+    """The format that these numbers stand for, if it is one that can be opened."""
+    if application_id == 0 and user_version == 0 and schema_cookie == 0:
+        return 0  # killed between making the file and its tables
+    if application_id != APPLICATION_ID:
+        raise StoreCorrupt(
+            f"{path} is not a store of Holdfast: expected application id 0x{APPLICATION_ID:08X}, "
+            f"found 0x{application_id & 0xFFFF_FFFF:08X}"
+        )
+    if user_version > FORMAT:
+        raise StoreTooNew(
+            f"{path} was written by a newer Holdfast: its format is {user_version}, this one knows "
+            f"up to {FORMAT}; it was left as it is"
+        )
+    if user_version < 1:
+        raise StoreCorrupt(f"{path} has the format {user_version}, which never existed")
+    return user_version
+
+
+def _numbers_with_wal(path: Path, vfs: str | None) -> tuple[int, int, int]:
+    """Application id, user version and schema cookie, with the write-ahead log applied.
+
+    In exclusive mode SQLite keeps the log's index in memory; without the checkpoint at the end,
+    not a byte is written.
+    """
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+        try:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            connection.pragma("locking_mode", "exclusive")
+            return (
+                _number(connection, "application_id"),
+                _number(connection, "user_version"),
+                _number(connection, "schema_version"),
+            )
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise store_error(path, "looking at the format", error) from error
+
+
+def _number(connection: apsw.Connection, name: str) -> int:
+    value = connection.pragma(name)
+    assert isinstance(value, int)
+    return value
+
+
+def _run(connection: apsw.Connection, script: str) -> None:
+    for _ in connection.execute(script):
+        pass

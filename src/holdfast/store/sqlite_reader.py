@@ -1,0 +1,326 @@
+"""Reading the log from SQLite: topic by topic where few match, else all of it in bounded steps."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Final, final
+
+import apsw
+
+from holdfast.errors import StoreCorrupt
+from holdfast.store.queries import Queries, as_json
+from holdfast.store.records import LogEntry, LogSlice, ReadRequest, decode_block_part
+from holdfast.store.schema import store_error
+from holdfast.store.spans import Interval, SliceBuilder, clipped, merged
+from holdfast.store.sqlite_topics import SqliteTopics
+from holdfast.store.topic_sets import LISTED_TOPICS_MAX, TopicSet, is_exact, mark
+
+SCANNED_BLOCKS_MAX: Final = 8192  # looked at in one read: about a millisecond
+DATA_BYTES_MAX: Final = 8 * 1024 * 1024  # of blocks brought in at once; a larger one comes alone
+# A scan that found nothing asks each matching topic for its next message, if that is likely to
+# cost less than scanning on: one topic costs about as much as so many blocks.
+SKIP_BLOCKS_PER_TOPIC: Final = 8
+SKIP_TOPICS_MAX: Final = 100_000  # beyond, it scans on: this many take about 0.1 s
+
+_BLOCK: Final = "json_group_array(json_array(lsn, last_lsn, topic, target, size))"
+
+# A merge by lsn of the topics' own runs. The queue of the recursion is ordered by lsn, and to take
+# a block from it puts the next one of the same run in.
+_MERGE: Final = f"""
+WITH RECURSIVE merged (lsn, last_lsn, topic, target, size, high) AS (
+    SELECT log.lsn, last_lsn, topic, target, length(data), run.value ->> 2
+    FROM json_each(?1) AS run CROSS JOIN log ON log.lsn = (
+        SELECT lsn FROM log AS next
+        WHERE next.target = 0 AND next.topic = run.value ->> 0
+        AND next.lsn >= run.value ->> 1 AND next.lsn < run.value ->> 2
+        ORDER BY next.lsn LIMIT 1
+    )
+    UNION ALL
+    SELECT log.lsn, log.last_lsn, log.topic, log.target, length(log.data), merged.high
+    FROM merged CROSS JOIN log ON log.lsn = (
+        SELECT lsn FROM log AS next
+        WHERE next.target = 0 AND next.topic = merged.topic
+        AND next.lsn > merged.lsn AND next.lsn < merged.high
+        ORDER BY next.lsn LIMIT 1
+    )
+    ORDER BY 1 LIMIT ?2
+)
+SELECT {_BLOCK} FROM merged
+"""
+_TARGET: Final = f"""
+SELECT {_BLOCK} FROM (
+    SELECT lsn, last_lsn, topic, target, length(data) AS size FROM log
+    WHERE target <> 0 AND target = ?1 AND lsn >= ?2 AND lsn < ?3 ORDER BY lsn LIMIT ?4
+)
+"""
+_SCAN: Final = f"""
+SELECT {_BLOCK} FROM (
+    SELECT lsn, last_lsn, topic, target, length(data) AS size FROM log
+    WHERE lsn >= ?1 AND lsn < ?2
+    AND (target = ?3 OR (target = 0 AND substr(?4, topic + 1, 1) = x'01'))
+    ORDER BY lsn LIMIT ?5
+)
+"""
+_SCAN_END: Final = "SELECT lsn FROM log WHERE lsn >= ?1 AND lsn < ?2 ORDER BY lsn LIMIT 1 OFFSET ?3"
+_SKIP: Final = """
+SELECT min(
+    ifnull((
+        SELECT min((
+            SELECT lsn FROM log
+            WHERE log.target = 0 AND log.topic = topics.number AND lsn >= ?1
+            ORDER BY lsn LIMIT 1
+        )) FROM topics WHERE substr(?4, number + 1, 1) = x'01'
+    ), ?2),
+    ifnull((
+        SELECT lsn FROM log WHERE target <> 0 AND target = ?3 AND lsn >= ?1 ORDER BY lsn LIMIT 1
+    ), ?2)
+)
+"""
+# For each lsn: the first lsn of the block that holds it; the lsn itself where none does.
+_STARTS: Final = """
+SELECT json_group_array(ifnull((
+    SELECT iif(last_lsn >= asked.value, lsn, NULL) FROM log
+    WHERE lsn <= asked.value ORDER BY lsn DESC LIMIT 1
+), asked.value)) FROM json_each(?1) AS asked
+"""
+_FETCH: Final = f"""
+SELECT {_BLOCK} FROM (
+    SELECT DISTINCT log.lsn, last_lsn, topic, target, length(data) AS size
+    FROM json_each(?1) AS asked CROSS JOIN log ON log.lsn = (
+        SELECT lsn FROM log AS holding
+        WHERE holding.lsn <= asked.value ORDER BY holding.lsn DESC LIMIT 1
+    ) WHERE last_lsn >= asked.value
+)
+"""
+# Joined as text, since SQLite joins nothing else; it does not look into it.
+_DATA: Final = """
+SELECT CAST(group_concat(CAST(data AS TEXT), '') AS BLOB) FROM (
+    SELECT data FROM json_each(?1) AS wanted CROSS JOIN log ON log.lsn = wanted.value
+    ORDER BY wanted.key
+)
+"""
+
+
+@final
+class _Block:
+    """A row of the log, without its data."""
+
+    def __init__(self, row: list[int]) -> None:
+        self.lsn, self.last_lsn, self.topic, self.target, self.size = row
+
+
+@final
+class SqliteReader:
+    """Reads through a connection of its own, one call at a time, from any thread."""
+
+    def __init__(self, path: Path, connection: apsw.Connection) -> None:
+        self._path = path
+        self._connection = connection
+        self._queries = Queries(connection)
+        self._topics = SqliteTopics(self._queries)
+        self._lock = Lock()
+
+    def close(self) -> None:
+        """Close the connection; a second call does nothing."""
+        with self._lock:
+            self._connection.close()
+
+    def read(self, request: ReadRequest) -> LogSlice:
+        """See ``Store.read``."""
+        assert request.position <= request.end
+        with self._snapshot():
+            return _Read(self._queries, self._topics, request).run()
+
+    def fetch(self, lsns: list[int]) -> list[LogEntry]:
+        """See ``Store.fetch``."""
+        wanted = sorted(set(lsns))
+        found: dict[int, LogEntry] = {}
+        with self._snapshot():
+            blocks = _blocks(self._queries.rows(_FETCH, as_json(wanted)))
+            while blocks:
+                for block, topic, data in _take_contents(
+                    self._queries, self._topics, blocks, len(blocks), DATA_BYTES_MAX
+                ):
+                    inside = [lsn for lsn in wanted if block.lsn <= lsn <= block.last_lsn]
+                    low, high = inside[0], inside[-1] + 1
+                    for entry in decode_block_part(block.lsn, topic, block.target, data, low, high):
+                        found[entry.lsn] = entry
+        return [found[lsn] for lsn in lsns if lsn in found]
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """One state of the store for all statements within."""
+        doing = "reading the log"
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN")
+                try:
+                    yield
+                finally:
+                    self._connection.execute("COMMIT")
+            except apsw.Error as error:
+                raise store_error(self._path, doing, error) from error
+            except StoreCorrupt as error:
+                raise StoreCorrupt(f"{self._path}: {doing} failed: {error}") from error
+
+
+@final
+class _Read:
+    """One read: which topics match, then which blocks, then their messages."""
+
+    def __init__(self, queries: Queries, topics: SqliteTopics, request: ReadRequest) -> None:
+        self._queries = queries
+        self._topics = topics
+        self._request = request
+        self._exact: dict[int, list[Interval]] = {}  # by topic
+        self._sets: list[tuple[TopicSet, Interval]] = []
+        self._intervals: dict[int, list[Interval]] = {}  # by topic, merged
+        self._slice = SliceBuilder(request)
+        # One more block than messages may be taken shows whether there is more.
+        self._blocks_max = request.messages_max + 1
+
+    def run(self) -> LogSlice:
+        request = self._request
+        if request.position == request.end:
+            return self._slice.finish(request.end)
+        self._find_topics()
+        listed = self._listed_topics()
+        blocks, reach = self._scan() if listed is None else self._merge(listed)
+        if len(blocks) == self._blocks_max:
+            reach = min(reach, blocks[-1].last_lsn + 1)
+        self._take(blocks)
+        return self._slice.finish(reach)
+
+    def _find_topics(self) -> None:
+        """Resolve the filters of all spans that lie in what is asked for."""
+        exact: list[tuple[str, Interval]] = []
+        self._topics.refresh()
+        for span in self._request.spans:
+            interval = clipped(span, self._request)
+            if interval is None:
+                continue
+            if is_exact(span.topic_filter):
+                exact.append((span.topic_filter, interval))
+                continue
+            topics = self._topics.matching(span.topic_filter)
+            self._sets.append((topics, interval))
+            if topics.parent is not None:
+                exact.append((topics.parent, interval))
+        numbers = self._topics.exact([topic_filter for topic_filter, _ in exact])
+        for topic_filter, interval in exact:
+            if topic_filter in numbers:
+                self._exact.setdefault(numbers[topic_filter], []).append(interval)
+
+    def _listed_topics(self) -> set[int] | None:
+        """All topics that match, None if they are too many for going through them one by one."""
+        listed = set(self._exact)
+        for topics, _ in self._sets:
+            if topics.numbers is None or len(listed) > LISTED_TOPICS_MAX:
+                return None
+            listed.update(topics.numbers)
+        return listed if len(listed) <= LISTED_TOPICS_MAX else None
+
+    def _merge(self, listed: set[int]) -> tuple[list[_Block], int]:
+        """The first blocks of these topics and of the session's own, and how far they reach."""
+        request = self._request
+        intervals = [(topic, interval) for topic in listed for interval in self._of(topic)]
+        lows = sorted({interval[0] for _, interval in intervals} | {request.position})
+        starts = dict(zip(lows, self._queries.numbers(_STARTS, as_json(lows)), strict=True))
+        runs = [(topic, starts[low], high) for topic, (low, high) in intervals]
+        found = self._queries.rows(_MERGE, as_json(runs), self._blocks_max) if runs else []
+        own = self._queries.rows(
+            _TARGET, request.session, starts[request.position], request.end, self._blocks_max
+        )
+        return _blocks(found + own)[: self._blocks_max], request.end
+
+    def _scan(self) -> tuple[list[_Block], int]:
+        """The first blocks that match in the next stretch of the log, and how far it reaches."""
+        request = self._request
+        matching = bytearray()
+        for topics, _ in self._sets:
+            matching = topics.add_to(matching)
+        for topic in self._exact:
+            mark(matching, topic)
+        (start,) = self._queries.numbers(_STARTS, as_json([request.position]))
+        found_end = self._queries.value(_SCAN_END, start, request.end, SCANNED_BLOCKS_MAX)
+        reach = found_end if isinstance(found_end, int) else request.end
+        arguments = (request.session, bytes(matching))
+        blocks = _blocks(self._queries.rows(_SCAN, start, reach, *arguments, self._blocks_max))
+        count = matching.count(1)
+        if (
+            not blocks
+            and count <= SKIP_TOPICS_MAX
+            and count * SKIP_BLOCKS_PER_TOPIC + self._topics.highest < request.end - reach
+        ):
+            reach = self._queries.number(_SKIP, reach, request.end, *arguments)
+        return blocks, reach
+
+    def _take(self, blocks: list[_Block]) -> None:
+        """Offer the messages of blocks to the slice, until it is full."""
+        found = self._slice
+        while blocks:
+            for block, topic, data in _take_contents(
+                self._queries,
+                self._topics,
+                blocks,
+                found.messages_left + 1,
+                min(found.bytes_left, DATA_BYTES_MAX),
+            ):
+                for entry in self._matching_entries(block, topic, data):
+                    if not found.add(entry):
+                        return
+
+    def _matching_entries(self, block: _Block, topic: str, data: bytes) -> list[LogEntry]:
+        """What matches in a block, at most one more than the slice takes."""
+        request = self._request
+        entries: list[LogEntry] = []
+        own = [(request.position, request.end)]
+        for low, high in self._of(block.topic) if block.target == 0 else own:
+            low = max(low, block.lsn)
+            high = min(high, low + self._slice.messages_left + 1)
+            if low < high and low <= block.last_lsn:
+                entries += decode_block_part(block.lsn, topic, block.target, data, low, high)
+        return entries
+
+    def _of(self, topic: int) -> list[Interval]:
+        """The stretches of the log that the spans cover for this topic."""
+        known = self._intervals.get(topic)
+        if known is None:
+            intervals = self._exact.get(topic, [])
+            found = [interval for topics, interval in self._sets if topics.has(topic)]
+            known = self._intervals[topic] = merged(intervals + found)
+        return known
+
+
+def _blocks(rows: list[list[int]]) -> list[_Block]:
+    return [_Block(row) for row in sorted(rows)]
+
+
+def _take_contents(
+    queries: Queries,
+    topics: SqliteTopics,
+    blocks: list[_Block],
+    blocks_max: int,
+    bytes_max: int,
+) -> list[tuple[_Block, str, bytes]]:
+    """Take the first blocks off a list, at least one: each with its topic and data."""
+    size = 0
+    count = 0
+    while count < len(blocks) and count < blocks_max:
+        size += blocks[count].size
+        if count > 0 and size > bytes_max:
+            break
+        count += 1
+    taken = blocks[:count]
+    del blocks[:count]
+    data = queries.value(_DATA, as_json([block.lsn for block in taken]))
+    assert isinstance(data, bytes)
+    names = topics.names_of({block.topic for block in taken})
+    found: list[tuple[_Block, str, bytes]] = []
+    start = 0
+    for block in taken:
+        found.append((block, names[block.topic], data[start : start + block.size]))
+        start += block.size
+    assert start == len(data)
+    return found

@@ -1,0 +1,269 @@
+"""Random batches, reads, trims and restarts on every store, beside a model that is plainly right."""
+
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from tests.store.support import (
+    ODD_TOPICS,
+    PLENTY,
+    Model,
+    content_of_entries,
+    content_of_snapshot,
+    read_all,
+)
+
+from holdfast.message import Message, Properties
+from holdfast.store import sqlite, sqlite_reader, sqlite_topics, topic_sets
+from holdfast.store.interface import Store
+from holdfast.store.memory import MemoryStore
+from holdfast.store.records import (
+    OPEN,
+    Batch,
+    FilterSpan,
+    LogEntry,
+    ReadRequest,
+    RetainedRecord,
+    SessionRecord,
+    StateRecord,
+    SubscriptionRecord,
+)
+from holdfast.store.sqlite import open_store
+
+WILDCARDS: Final = ["#", "+", "a/#", "a/+", "+/b", "+/+", "a/b/#", "/#", "/+", "+/", "a/+/#"]
+OTHER_FILTERS: Final = ["$SYS/#", "$SYS/+", "$share/g/a/#", "$share/g/007", "absent", "absent/#"]
+
+topics = st.sampled_from(ODD_TOPICS) | st.builds("a/{}".format, st.integers(0, 40))
+topic_filters = topics | st.sampled_from(WILDCARDS + OTHER_FILTERS)
+numbers = st.integers(1, 6)  # of sessions
+times_ms = st.integers(0, 2**42)
+
+
+@st.composite
+def properties(draw: st.DrawFn) -> Properties | None:
+    if draw(st.booleans()):
+        return None
+    found = Properties()
+    found.content_type = draw(st.sampled_from(["", "text/plain", "\U0010ffff"]))
+    found.correlation_data = draw(st.none() | st.binary(max_size=4))
+    found.user_properties = draw(st.lists(st.tuples(st.sampled_from("ab"), st.just("c"))))
+    return found
+
+
+def messages(topic: st.SearchStrategy[str] = topics) -> st.SearchStrategy[Message]:
+    return st.builds(
+        Message,
+        topic,
+        st.binary(max_size=3) | st.just(bytes(range(256)) * 60),
+        st.integers(0, 2),
+        st.booleans(),
+        properties(),
+        st.just(0) | times_ms,
+        st.integers(0, 200),
+    )
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Runs a SqliteStore, a MemoryStore and the model side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.sqlite: Store = open_store(Path(self.folder.name))
+        self.memory: Store = MemoryStore()
+        self.model = Model()
+        self.trimmed_below = 1
+
+    def teardown(self) -> None:
+        self.sqlite.close()
+        self.folder.cleanup()
+
+    @property
+    def stores(self) -> list[Store]:
+        return [self.sqlite, self.memory]
+
+    @rule(
+        runs=st.lists(
+            st.tuples(messages(), st.integers(1, 300), st.just(0) | numbers), max_size=4
+        ),
+        ended=st.lists(numbers, max_size=1),
+        sessions=st.lists(
+            st.builds(
+                SessionRecord,
+                numbers,
+                topics,
+                st.integers(3, 5),
+                st.integers(0, 2**40),
+                st.sampled_from([0, 1, 0xFFFF_FFFF]),
+                times_ms,
+                st.none() | messages(),
+                st.integers(0, 0xFFFF_FFFF),
+                times_ms,
+            ),
+            max_size=2,
+        ),
+        states=st.lists(
+            st.builds(
+                StateRecord,
+                numbers,
+                st.integers(1, 2**40),
+                st.binary(max_size=3),
+                st.binary(max_size=3),
+            ),
+            max_size=20,
+        ),
+        added=st.lists(
+            st.builds(
+                SubscriptionRecord,
+                numbers,
+                topic_filters,
+                st.integers(1, 3),
+                st.just(OPEN) | st.integers(4, 100),
+                st.integers(0, 255),
+                st.integers(0, 2**28 - 1),
+            ),
+            max_size=3,
+        ),
+        removed=st.lists(
+            st.builds(
+                SubscriptionRecord,
+                numbers,
+                topic_filters,
+                st.integers(1, 3),
+                st.just(OPEN),
+                st.just(0),
+                st.just(0),
+            ),
+            max_size=2,
+        ),
+        retained=st.lists(st.tuples(messages(), st.booleans()), max_size=3),
+    )
+    def commit(
+        self,
+        runs: list[tuple[Message, int, int]],
+        ended: list[int],
+        sessions: list[SessionRecord],
+        states: list[StateRecord],
+        added: list[SubscriptionRecord],
+        removed: list[SubscriptionRecord],
+        retained: list[tuple[Message, bool]],
+    ) -> None:
+        batch = Batch()
+        lsn = self.model.next_lsn
+        for message, count, target in runs:
+            batch.entries += [LogEntry(lsn + index, message, target) for index in range(count)]
+            lsn += count
+        batch.ended = ended
+        batch.sessions = sessions
+        batch.states = states
+        batch.subscriptions = added
+        batch.subscriptions_removed = removed
+        batch.retained = [
+            RetainedRecord(message.topic, message if is_set else None)
+            for message, is_set in retained
+        ]
+        for store in self.stores:
+            store.commit(batch)
+        self.model.commit(batch)
+
+    @rule(
+        number=numbers,
+        position=st.floats(0, 1),
+        end=st.floats(0, 1),
+        spans=st.lists(
+            st.tuples(topic_filters, st.floats(0, 1), st.none() | st.floats(0, 1)), max_size=5
+        ),
+        messages_max=st.integers(1, 10) | st.just(PLENTY),
+        bytes_max=st.integers(1, 50_000) | st.just(PLENTY),
+    )
+    def read(
+        self,
+        number: int,
+        position: float,
+        end: float,
+        spans: list[tuple[str, float, float | None]],
+        messages_max: int,
+        bytes_max: int,
+    ) -> None:
+        first = self._lsn(position, self.trimmed_below)
+        request = ReadRequest(
+            number,
+            first,
+            self._lsn(end, first),
+            [
+                FilterSpan(
+                    topic_filter,
+                    self._lsn(low, 1),
+                    OPEN if high is None else self._lsn(high, self._lsn(low, 1)),
+                )
+                for topic_filter, low, high in spans
+            ],
+            messages_max,
+            bytes_max,
+        )
+        expected = content_of_entries(self.model.read(request))
+        for store in self.stores:
+            assert content_of_entries(read_all(store, request)) == expected
+
+    @rule(wanted=st.lists(st.floats(0, 1.2), max_size=20))
+    def fetch(self, wanted: list[float]) -> None:
+        lsns = [self._lsn(share, self.trimmed_below) for share in wanted]
+        by_lsn = {entry.lsn: entry for entry in self.model.entries}
+        expected = content_of_entries([by_lsn[lsn] for lsn in lsns if lsn in by_lsn])
+        for store in self.stores:
+            assert content_of_entries(store.fetch(lsns)) == expected
+
+    @rule(share=st.floats(0, 1), steps=st.none() | st.integers(1, 3))
+    def trim(self, share: float, steps: int | None) -> None:
+        below_lsn = self._lsn(share, 1)
+        self.trimmed_below = max(self.trimmed_below, below_lsn)
+        for store in self.stores:
+            for _ in range(PLENTY if steps is None else steps):
+                if not store.trim(below_lsn):
+                    break
+
+    @rule()
+    def reopen(self) -> None:
+        self.sqlite.close()
+        self.sqlite = open_store(Path(self.folder.name))
+
+    @invariant()
+    def all_agree(self) -> None:
+        expected = content_of_snapshot(self.model.snapshot())
+        for store in self.stores:
+            assert content_of_snapshot(store.load()) == expected
+
+    def _lsn(self, share: float, least: int) -> int:
+        """An lsn between the least and the next one; beyond 1, one that was not given out."""
+        return least + int(share * (self.model.next_lsn - least))
+
+
+@pytest.mark.parametrize("limits", ["as they are", "tiny"])
+def test_a_store_does_what_the_model_does(limits: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if limits == "tiny":  # so that few messages reach all of them
+        monkeypatch.setattr(topic_sets, "LISTED_TOPICS_MAX", 2)
+        monkeypatch.setattr(sqlite_reader, "LISTED_TOPICS_MAX", 2)
+        monkeypatch.setattr(sqlite_reader, "SCANNED_BLOCKS_MAX", 3)
+        monkeypatch.setattr(sqlite_reader, "SKIP_BLOCKS_PER_TOPIC", 0)
+        monkeypatch.setattr(sqlite_reader, "DATA_BYTES_MAX", 20_000)
+        monkeypatch.setattr(sqlite_topics, "TOPICS_PER_STEP", 2)
+        monkeypatch.setattr(sqlite_topics, "SETS_BYTES_MAX", 3000)
+        monkeypatch.setattr(sqlite_topics, "SET_FORGOTTEN_MAX", 3)
+        monkeypatch.setattr(sqlite_topics, "NAMES_MAX", 2)
+        monkeypatch.setattr(sqlite, "TRIMMED_BLOCKS_MAX", 2)
+        monkeypatch.setattr(sqlite, "TRIMMED_BYTES_MAX", 20_000)
+        monkeypatch.setattr(sqlite, "TOPICS_CACHED_MAX", 2)
+        monkeypatch.setattr(sqlite, "CHECKPOINT_FRAMES", 20)
+    run_state_machine_as_test(
+        StoreMachine,
+        settings=settings(
+            max_examples=30,
+            stateful_step_count=15,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        ),
+    )

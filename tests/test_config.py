@@ -1,0 +1,184 @@
+"""Settings: the layers, their order, and an error that names source, key, value and expectation."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+from pydantic import ValidationError
+
+from holdfast.config import ListenAddress, Settings, load_settings
+from holdfast.errors import ConfigError
+
+REFERENCE: Final = Path(__file__).parent.parent / "docs" / "reference" / "command-line.md"
+
+
+def load(toml: str, folder: Path) -> Settings:
+    file = folder / "holdfast.toml"
+    file.write_text(toml, encoding="utf-8")
+    return load_settings(config_file=file)
+
+
+def test_without_any_source_the_defaults_hold() -> None:
+    settings = load_settings()
+    assert settings.listen == (ListenAddress("127.0.0.1", 1883),)
+    assert settings.data_dir == Path("data")
+    assert settings.store == "sqlite"
+    assert settings.connect_timeout_s == 10
+    assert settings.packet_bytes_max == 1_048_576
+    assert settings.session_expiry_max_s == 0xFFFF_FFFF
+
+
+def test_each_layer_replaces_the_one_before_key_by_key(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text('store = "memory"\nlog_level = "debug"\ninflight_max = 7\nlisten = ["a:1"]\n')
+    settings = load_settings(
+        config_file=file,
+        environment={"HOLDFAST_LOG_LEVEL": "error", "HOLDFAST_LISTEN": "b:2, [::1]:0", "HOME": "/"},
+        overrides={"listen": ["c:3"], "store": None, "log_json": True},
+    )
+    assert settings.inflight_max == 7
+    assert settings.store == "memory"
+    assert settings.log_level == "error"
+    assert settings.listen == (ListenAddress("c", 3),)
+    assert settings.log_json is True
+
+
+def test_variables_are_read_as_text(tmp_path: Path) -> None:
+    settings = load_settings(
+        environment={
+            "HOLDFAST_CONNECT_TIMEOUT_S": "2.5",
+            "HOLDFAST_DATA_DIR": str(tmp_path),
+            "HOLDFAST_INFLIGHT_MAX": "7",
+            "HOLDFAST_LISTEN": "b:2, [::1]:0",
+            "HOLDFAST_LOG_JSON": "true",
+        }
+    )
+    assert settings.connect_timeout_s == 2.5
+    assert settings.data_dir == tmp_path
+    assert settings.inflight_max == 7
+    assert settings.listen == (ListenAddress("b", 2), ListenAddress("::1", 0))
+    assert settings.log_json is True
+
+
+def test_a_variable_can_name_the_file_and_the_argument_wins(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(f'data_dir = "{name}"')
+    environment = {"HOLDFAST_CONFIG": str(tmp_path / "a")}
+    assert load_settings(environment=environment).data_dir == Path("a")
+    settings = load_settings(environment=environment, config_file=tmp_path / "b")
+    assert settings.data_dir == Path("b")
+
+
+def test_settings_do_not_change() -> None:
+    settings = load_settings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.store = "memory"
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("127.0.0.1:1883", "127.0.0.1", 1883),
+        ("[::1]:1883", "::1", 1883),
+        ("localhost:0", "localhost", 0),
+        ("[::]:65535", "::", 65_535),
+    ],
+)
+def test_addresses_read_as_they_are_written(text: str, host: str, port: int) -> None:
+    (address,) = load_settings(overrides={"listen": [text]}).listen
+    assert (address.host, address.port, str(address)) == (host, port, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        ":1883",
+        "a:",
+        "a:65536",
+        "a:-1",
+        "a:1.5",
+        "::1:1883",
+        "[a]:1",
+        "[::1]",
+        "a b:1",
+        "a:²",
+    ],
+)
+def test_other_addresses_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^command line: --listen = .*: expected HOST:PORT, "):
+        load_settings(overrides={"listen": [text]})
+
+
+@pytest.mark.parametrize(
+    ("toml", "complaint"),
+    [
+        ("recieve_maximum = 1", "recieve_maximum is unknown; did you mean receive_maximum?"),
+        ("qwerty = 1", "qwerty is unknown"),
+        ('"a\\nb" = 1', "a?b is unknown"),
+        ("receive_maximum = 0", "receive_maximum = 0: expected a whole number from 1 to 65535"),
+        ("receive_maximum = 1.0", "receive_maximum = 1.0: expected a whole number from 1 to 65535"),
+        ("inflight_max = true", "inflight_max = true: expected a whole number from 1 to 65535"),
+        ('inflight_max = "7"', 'inflight_max = "7": expected a whole number from 1 to 65535'),
+        ("connect_timeout_s = inf", "connect_timeout_s = inf: expected a number from 0.1 to 3600"),
+        ("connect_timeout_s = nan", "connect_timeout_s = nan: expected a number from 0.1 to 3600"),
+        ('log_json = "yes"', 'log_json = "yes": expected true or false'),
+        ('store = "redis"', 'store = "redis": expected one of sqlite, memory'),
+        ('data_dir = ""', 'data_dir = "": expected the path of a folder'),
+        ('listen = ["a:1", "b"]', 'listen = "b": expected HOST:PORT'),
+        ('listen = ["a:1", "a:1"]', 'listen = "a:1": expected each address once'),
+        ("listen = []", "listen = []: expected a list of HOST:PORT"),
+        ("listen = [1883]", "listen = 1883: expected HOST:PORT"),
+        ("listen", "not valid TOML: "),
+        (f'store = "{"x" * 999}"', f'store = "{"x" * 79}…: expected one of sqlite, memory'),
+    ],
+)
+def test_a_wrong_file_is_named_with_key_value_and_expectation(
+    tmp_path: Path, toml: str, complaint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(toml, tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'holdfast.toml'}: {complaint}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "none.toml"
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
+        load_settings(config_file=missing)
+    (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"latin\.toml: expected UTF-8, byte 5 is not"):
+        load_settings(config_file=tmp_path / "latin.toml")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "complaint"),
+    [
+        ("HOLDFAST_DATADIR", "a", "HOLDFAST_DATADIR is unknown; did you mean HOLDFAST_DATA_DIR?"),
+        ("HOLDFAST_store", "a", "HOLDFAST_store is unknown; did you mean HOLDFAST_STORE?"),
+        ("HOLDFAST_STORE", "a", 'HOLDFAST_STORE = "a": expected one of sqlite, memory'),
+        ("HOLDFAST_INFLIGHT_MAX", "", 'HOLDFAST_INFLIGHT_MAX = "": expected a whole number'),
+    ],
+)
+def test_a_wrong_variable_is_named(variable: str, value: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'environment: {complaint}')}"):
+        load_settings(environment={variable: value})
+
+
+def test_variables_that_others_set_for_a_service_named_holdfast_are_left_alone() -> None:
+    environment = {
+        "HOLDFAST_PORT": "tcp://10.0.0.1:1883",
+        "HOLDFAST_PORT_1883_TCP_ADDR": "10.0.0.1",
+        "HOLDFAST_SERVICE_HOST": "10.0.0.1",
+    }
+    assert load_settings(environment=environment) == load_settings()
+
+
+@pytest.mark.parametrize("key", Settings.model_fields)
+def test_each_setting_is_described_here_and_in_the_reference(key: str) -> None:
+    description = Settings.model_fields[key].description
+    assert description
+    assert f"| `{key}` | " in REFERENCE.read_text(encoding="utf-8")
+    assert description in REFERENCE.read_text(encoding="utf-8")
