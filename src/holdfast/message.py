@@ -49,7 +49,7 @@ class Message:
     ``properties`` holds the forwarded ones only: payload format, content type, response topic,
     correlation data and user properties. ``expires_at_ms`` is absolute (Unix time in
     milliseconds), 0 where the message never expires, so that expiry runs on while the broker is
-    down. ``publisher`` is the number of the publishing session, 0 where there was none.
+    down. ``publisher`` is the client identifier it came from, which No Local asks for.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Message:
         retain: bool,
         properties: Properties | None = None,
         expires_at_ms: int = NEVER,
-        publisher: int = 0,
+        publisher: str = "",
     ) -> None:
         self.topic = topic
         self.payload = payload

@@ -59,7 +59,7 @@ Reopen = Callable[[Store], Store]
 
 
 def message(
-    topic: str = "a", payload: bytes = b"x", qos: int = 1, *, publisher: int = 0
+    topic: str = "a", payload: bytes = b"x", qos: int = 1, *, publisher: str = ""
 ) -> Message:
     return Message(topic, payload, qos, False, None, 0, publisher)
 

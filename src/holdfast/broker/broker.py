@@ -294,7 +294,9 @@ class Broker:
                 RECEIVE_MAXIMUM_EXCEEDED,
                 f"expected at most {receive_maximum} open publishes, another came",
             )
-        message = Message(packet.topic, packet.payload, qos, packet.retain, None, 0, session.number)
+        message = Message(
+            packet.topic, packet.payload, qos, packet.retain, None, 0, session.client_id
+        )
         properties = packet.properties
         wire: bytes | None = None
         if properties is not None:

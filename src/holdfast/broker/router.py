@@ -76,7 +76,7 @@ class Router:
         outgoing = Outgoing(message, self.now_ms, wire, wire_is_v5)
         for target in targets:
             subscription: Subscription | None = target
-            if target.is_no_local and message.publisher == target.session.number:
+            if target.is_no_local and message.publisher == target.session.client_id:
                 subscription = without_no_local(target)
             if subscription is not None:
                 self._give(subscription, outgoing, lsn, deliver_wait)
@@ -176,7 +176,7 @@ class Router:
         for message in self.retained.matching(subscription.topic_filter):
             if message.expires_at_ms != 0 and message.expires_at_ms <= self.now_ms:
                 continue
-            if subscription.is_no_local and message.publisher == session.number:
+            if subscription.is_no_local and message.publisher == session.client_id:
                 continue
             qos = min(subscription.qos, message.qos)
             if qos > 0 and session.is_durable:

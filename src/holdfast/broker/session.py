@@ -202,7 +202,7 @@ class Session:
         if not found:
             return None
         merged: Subscription | None = merge(found)
-        if message.publisher == self.number and merged is not None:
+        if message.publisher == self.client_id and merged is not None:
             merged = without_no_local(merged)
         if merged is None or merged.qos == 0:
             return None

@@ -304,7 +304,7 @@ class Sessions:
             will.retain,
             properties,
             NEVER,
-            session.number,
+            session.client_id,
         )
 
     def _publish_will(self, session: Session, now_ms: int) -> None:

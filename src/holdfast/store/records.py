@@ -227,7 +227,7 @@ class Snapshot:
 def encode_message(message: Message) -> bytes:
     """A message without its topic, for ``decode_message``."""
     parts: list[bytes] = []
-    _append_message(parts, message, 0)
+    _append_message(parts, message, "")
     return b"".join(parts)
 
 
@@ -279,7 +279,7 @@ def encode_blocks(entries: list[LogEntry], topics: dict[str, int]) -> list[int |
 def encode_block(entries: list[LogEntry], start: int, stop: int) -> bytes:
     """The messages of ``entries[start:stop]`` without lsn, topic and target."""
     parts: list[bytes] = []
-    publisher: i64 = 0
+    publisher = ""
     for index in range(start, stop):
         publisher = _append_message(parts, entries[index].message, publisher)
     return b"".join(parts)
@@ -369,7 +369,7 @@ class _MessageReader:
         self._data = data
         self._position: i64 = 0
         self._end: i64 = len(data)
-        self._publisher: i64 = 0
+        self._publisher = ""
 
     @property
     def is_at_end(self) -> bool:
@@ -433,7 +433,11 @@ class _MessageReader:
         if flags & ~_FLAGS_MASK != 0 or flags & 3 == 3:
             raise StoreCorrupt(f"a stored message begins with 0x{flags:02X}, which none does")
         if flags & _HAS_PUBLISHER:
-            self._publisher = self.varint()
+            start: i64 = self._skip_bytes()
+            try:
+                self._publisher = self._data[start : self._position].decode()
+            except UnicodeDecodeError:
+                raise StoreCorrupt("a stored client identifier is not UTF-8") from None
         return flags
 
     def _take(self) -> bytes:
@@ -450,7 +454,7 @@ class _MessageReader:
         return start
 
 
-def _append_message(parts: list[bytes], message: Message, publisher_before: i64) -> i64:
+def _append_message(parts: list[bytes], message: Message, publisher_before: str) -> str:
     """Append a message to what is being packed, and return its publisher."""
     flags: i64 = message.qos
     if message.retain:
@@ -461,10 +465,12 @@ def _append_message(parts: list[bytes], message: Message, publisher_before: i64)
     expires_at_ms: i64 = message.expires_at_ms
     if expires_at_ms != NEVER:
         flags |= _HAS_EXPIRY
-    publisher: i64 = message.publisher
+    publisher = message.publisher
     if publisher != publisher_before:
+        name = publisher.encode()
         parts.append(BYTES[flags | _HAS_PUBLISHER])
-        _append_varint(parts, publisher)
+        _append_varint(parts, len(name))
+        parts.append(name)
     else:
         parts.append(BYTES[flags])
     if expires_at_ms != NEVER:
