@@ -14,7 +14,7 @@ from holdfast.broker.deadlines import CONNECT_TIMEOUT, KEEP_ALIVE, LAZY_COMMIT, 
 from holdfast.broker.limits import LAZY_COMMIT_MS, Limits
 from holdfast.broker.router import ReadWanted, Router
 from holdfast.broker.sessions import Sessions
-from holdfast.broker.step import INFO, WARNING, Event
+from holdfast.broker.step import DEBUG, INFO, WARNING, Event
 from holdfast.broker.subscribing import subscribe, unsubscribe
 from holdfast.errors import ProtocolError
 from holdfast.message import Message, Properties
@@ -418,6 +418,7 @@ class Broker:
             raise ProtocolError(PROTOCOL_ERROR, "expected CONNECT as the first packet")
         connection.client_id = packet.client_id
         self.sessions.connect(connection, packet, self._now_ms)
+        self._tell(DEBUG, "connected", connection)
         if connection.state == CONNECTED and connection.keep_alive_ms > 0:
             due = self._now_ms + connection.keep_alive_ms
             self._deadlines.add(due, KEEP_ALIVE, connection.number)
@@ -447,6 +448,7 @@ class Broker:
     def _lost(self, connection: Connection) -> None:
         """End a connection, from whichever side, and leave its session behind."""
         self._connections.pop(connection.number, None)
+        self._tell(DEBUG, "connection ended", connection)
         connection.close()
         session = connection.session
         connection.session = None

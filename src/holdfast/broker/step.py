@@ -2,7 +2,8 @@
 
 from typing import Final, final
 
-INFO: Final = 20  # the numbers of ``logging``
+DEBUG: Final = 10  # the numbers of ``logging``
+INFO: Final = 20
 WARNING: Final = 30
 
 

@@ -1,6 +1,7 @@
 """One TCP connection: collects what the socket brings for the turn, and writes what it gives."""
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
@@ -8,6 +9,8 @@ if TYPE_CHECKING:
     from holdfast.net.driver import Driver
 
 WRITE_BUFFER_BYTES_MAX: Final = 256 * 1024  # above it a subscriber is not given more
+REST_READ_BYTES: Final = 64 * 1024  # in one read of what a lost connection still holds
+REST_READS_MAX: Final = 16
 CLOSE_TIMEOUT_S: Final = 5.0  # for a peer that does not read what is sent before a close
 
 
@@ -35,9 +38,28 @@ class NetConnection(asyncio.Protocol):
         self.inbox.append(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._read_rest()
         self.is_lost = True
         self.transport = None
         self._driver.lost(self)
+
+    def _read_rest(self) -> None:
+        """Read what the peer sent before it went.
+
+        A client that leaves with unread data resets the connection. If that shows in a write of
+        ours, its last acknowledgements and its DISCONNECT still lie unread in our socket.
+        """
+        assert self.transport is not None
+        socket = self.transport.get_extra_info("socket")
+        for _ in range(REST_READS_MAX):
+            try:
+                data = os.read(socket.fileno(), REST_READ_BYTES)
+            except OSError:
+                return
+            if not data:
+                return
+            self.data_received(data)
 
     def pause_writing(self) -> None:
         assert self.peer is not None

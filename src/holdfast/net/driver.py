@@ -14,7 +14,7 @@ from typing import Final
 from holdfast.broker.broker import Broker
 from holdfast.broker.connection import Connection
 from holdfast.broker.router import ReadWanted
-from holdfast.broker.step import Event
+from holdfast.broker.step import INFO, WARNING, Event
 from holdfast.logs import get_logger
 from holdfast.net.connection import NetConnection
 from holdfast.net.worker import Worker
@@ -337,5 +337,8 @@ def _address(peername: object) -> str:
 
 def _report(event: Event) -> None:
     fields = {"client": event.client_id} if event.client_id else {}
-    report = _log.warning if event.level >= 30 else _log.info
+    if event.level >= WARNING:
+        report = _log.warning
+    else:
+        report = _log.info if event.level >= INFO else _log.debug
     report(event.text, **fields, address=event.address)

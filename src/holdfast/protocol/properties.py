@@ -129,6 +129,12 @@ def _places() -> list[int]:
 
 _PLACES: Final[list[int]] = _places()
 
+# One bit per identifier. Compiled, ``1 << identifier`` would be a shift of 32 bits, for mypyc gives
+# a constant on the left no wider type.
+_BITS: Final[list[int]] = [
+    1 << identifier for identifier in range(SHARED_SUBSCRIPTION_AVAILABLE + 1)
+]
+
 PROPERTY_NAMES: Final[dict[int, str]] = {row[0]: row[1] for row in _TABLE}
 
 
@@ -216,7 +222,7 @@ def _read_set(reader: Reader, where: i64) -> Properties:
             raise malformed(
                 f"expected a property that {reader.name} may have, property 0x{identifier:02X} came"
             )
-        bit: i64 = 1 << identifier
+        bit: i64 = _BITS[identifier]
         if seen & bit and not _may_repeat(identifier, where):
             raise _protocol_error(f"expected {_name(identifier)} once in {reader.name}, it repeats")
         seen |= bit

@@ -22,7 +22,7 @@ BLOCK_BYTES_MAX: Final = 32 * 1024  # of payload; a single larger message has a 
 _RETAIN: Final = 0x04
 _HAS_PROPERTIES: Final = 0x08
 _HAS_EXPIRY: Final = 0x10
-_HAS_PUBLISHER: Final = 0x20  # it differs from that of the message before, or from 0
+_HAS_PUBLISHER: Final = 0x20  # another than that of the message before, or than ""
 _FLAGS_MASK: Final = 0x3F
 
 # The first byte of a packed in-flight entry: its stage in the two low bits, and these.
