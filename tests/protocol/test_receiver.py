@@ -4,9 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.errors import ProtocolError
-from holdfast.protocol.reason_codes import RECEIVE_MAXIMUM_EXCEEDED
-from holdfast.protocol.receiver import Qos2Receiver, ReceiveWindow
+from holdfast.protocol.receiver import Qos2Receiver
 
 steps = st.lists(st.tuples(st.sampled_from(["publish", "release", "restore"]), st.integers(1, 4)))
 
@@ -54,29 +52,3 @@ def test_a_refused_publish_is_new_again() -> None:
 def test_half_an_identifier_is_no_state(packed: bytes) -> None:
     with pytest.raises(AssertionError):
         Qos2Receiver(packed)
-
-
-@pytest.mark.spec("MQTT5-3.3.4-7", "MQTT5-3.3.4-9")
-def test_one_publish_more_than_the_receive_maximum_ends_the_connection() -> None:
-    window = ReceiveWindow(3)
-    for _ in range(3):
-        window.open()
-    with pytest.raises(ProtocolError) as caught:
-        window.open()
-    assert caught.value.reason_code == RECEIVE_MAXIMUM_EXCEEDED
-    window.close()
-    window.open()
-    assert window.opened == 3
-
-
-def test_what_an_earlier_connection_opened_does_not_widen_the_window() -> None:
-    window = ReceiveWindow(1)
-    window.close()
-    assert window.opened == 0
-    window.open()
-    with pytest.raises(ProtocolError):
-        window.open()
-
-
-def test_without_a_stated_receive_maximum_there_are_65535() -> None:
-    assert ReceiveWindow().receive_maximum == 65_535

@@ -3,7 +3,7 @@
 Source: MQTT 5.0 §3.1, §3.2, §4.1; MQTT 3.1.1 §3.1.
 """
 
-from typing import Final, final
+from typing import final
 
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import CONNECTED, Connection
@@ -25,8 +25,6 @@ from holdfast.protocol.reason_codes import (
 from holdfast.protocol.receiver import Qos2Receiver
 from holdfast.protocol.topics import check_topic
 from holdfast.store.records import OPEN, Snapshot, SubscriptionRecord, unpack_in_flight
-
-RECEIVE_MAXIMUM_DEFAULT: Final = 65_535
 
 
 @final

@@ -1,15 +1,11 @@
-"""The receiving halves of QoS 1 and 2: what was already taken over, and how much is open.
+"""The receiving half of QoS 2: what was already taken over.
 
-Source: MQTT 5.0 §4.3 and §4.9, MQTT 3.1.1 §4.3.
+Source: MQTT 5.0 §4.3.3, MQTT 3.1.1 §4.3.3.
 """
 
-from typing import Final, final
+from typing import final
 
-from holdfast.errors import ProtocolError
-from holdfast.protocol.reason_codes import RECEIVE_MAXIMUM_EXCEEDED
 from holdfast.protocol.wire import BYTES
-
-RECEIVE_MAXIMUM_DEFAULT: Final = 65_535  # where CONNECT or CONNACK does not state one
 
 
 @final
@@ -76,37 +72,3 @@ class Qos2Receiver:
             parts.append(BYTES[packet_id >> 8])
             parts.append(BYTES[packet_id & 0xFF])
         return b"".join(parts)
-
-
-@final
-class ReceiveWindow:
-    """Counts the open QoS 1 and 2 publishes of a peer against our Receive Maximum.
-
-    It belongs to the connection and starts empty with it: what an earlier connection left open
-    does not count. Source: MQTT 5.0 §3.3.4 and §4.9.
-    """
-
-    def __init__(self, receive_maximum: int = RECEIVE_MAXIMUM_DEFAULT) -> None:
-        self.receive_maximum = receive_maximum
-        self.opened = 0
-
-    def open(self) -> None:
-        """Count a PUBLISH above QoS 0 that is not the repeat of one still open.
-
-        Raises ProtocolError (Receive Maximum exceeded).
-        Source: [MQTT-3.3.4-7], [MQTT-3.3.4-9].
-        """
-        if self.opened >= self.receive_maximum:
-            raise ProtocolError(
-                RECEIVE_MAXIMUM_EXCEEDED,
-                f"expected at most {self.receive_maximum} open QoS 1 and 2 publishes, another came",
-            )
-        self.opened += 1
-
-    def close(self) -> None:
-        """Count a PUBACK, a PUBCOMP or a PUBREC of 0x80 or above that leaves.
-
-        At 0 it stays 0: a PUBREL may end what an earlier connection opened.
-        """
-        if self.opened > 0:
-            self.opened -= 1
