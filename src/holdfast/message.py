@@ -69,3 +69,18 @@ class Message:
         self.properties = properties
         self.expires_at_ms = expires_at_ms
         self.publisher = publisher
+
+
+def message_bytes(message: Message) -> int:
+    """How many bytes a message holds, roughly, for the bounds on memory."""
+    size = len(message.topic) + len(message.payload)
+    properties = message.properties
+    if properties is not None:
+        for name, value in properties.user_properties:
+            size += len(name) + len(value)
+        for text in (properties.content_type, properties.response_topic):
+            if text is not None:
+                size += len(text)
+        if properties.correlation_data is not None:
+            size += len(properties.correlation_data)
+    return size

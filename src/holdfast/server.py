@@ -3,9 +3,11 @@
 import asyncio
 import gc
 import json
+import os
 import resource
 import secrets
 import signal
+import socket
 import sys
 from typing import Final
 
@@ -78,10 +80,7 @@ async def _serve(settings: Settings, store: Store) -> int:
     listeners: list[asyncio.Server] = []
     try:
         for address in settings.listen:
-            listener = await loop.create_server(
-                driver.protocol, address.host, address.port, backlog=BACKLOG
-            )
-            listeners.append(listener)
+            listeners.append(await _listen(address, driver))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end, None)
         driver.start()
@@ -101,6 +100,18 @@ async def _serve(settings: Settings, store: Store) -> int:
     return EXIT_FAILED
 
 
+async def _listen(address: ListenAddress, driver: Driver) -> asyncio.Server:
+    """Listen on an address; an error names it."""
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.create_server(
+            driver.protocol, address.host, address.port, backlog=BACKLOG
+        )
+    except OSError as error:
+        reason = str(error) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise type(error)(error.errno, f"cannot listen on {address}: {reason}") from error
+
+
 def _limits(settings: Settings) -> Limits:
     return Limits(
         packet_bytes_max=settings.packet_bytes_max,
@@ -118,8 +129,8 @@ def _announce(
     """Say that the broker is ready: one line, for people and for scripts that wait for it."""
     addresses: list[str] = []
     for listener in listeners:
-        for socket in listener.sockets:
-            host, port = socket.getsockname()[:2]
+        for bound in listener.sockets:
+            host, port = bound.getsockname()[:2]
             addresses.append(str(ListenAddress(host, port)))
     if settings.log_json:
         line = json.dumps(

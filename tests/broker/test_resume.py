@@ -5,7 +5,7 @@ is lost by the way back to the present.
 import pytest
 
 from holdfast.protocol.encode import encode
-from holdfast.protocol.packets import Connect, Puback, Pubcomp, Pubrec, Pubrel
+from holdfast.protocol.packets import Connect, Puback, Pubcomp, Publish, Pubrec, Pubrel
 from tests.broker.world import World
 
 BIG = b"z" * 900_000  # three of these, committed, push everything older out of the log's tail
@@ -91,3 +91,26 @@ def test_the_window_does_not_hold_up_a_pubrel() -> None:
     assert subscriber.received() == ["PUBREL #3"]
     subscriber.send(Pubcomp(3))
     assert subscriber.received() == ["PUBLISH t m q2 #1 dup"]
+
+
+@pytest.mark.spec("MQTT5-3.3.4-4")
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_message_from_behind_carries_the_identifiers_of_subscriptions_replaced_since(
+    qos: int,
+) -> None:
+    """It was published under both subscriptions; what one of them became later is not its matter,
+    and whether the window was full then is not either.
+    """
+    world = World()
+    subscriber = world.hello("s", receive_maximum=1)
+    subscriber.subscribe("t/+", 1, identifier=1)
+    subscriber.subscribe("t/x", qos, identifier=2)
+    publisher = world.transient("p")
+    publisher.publish("t/x", "first", 1, 1)
+    publisher.publish("t/x", "second", 1, 2)
+    subscriber.subscribe("t/x", qos, identifier=3)
+    subscriber.packets()
+    subscriber.send(Puback(1))
+    (second,) = subscriber.packets()
+    assert isinstance(second, Publish) and second.properties is not None
+    assert sorted(second.properties.subscription_identifiers) == [1, 2]

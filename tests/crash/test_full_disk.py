@@ -4,7 +4,8 @@ import resource
 
 from tests.support import packets
 from tests.support.broker import NewBroker
-from tests.support.wire import V5, Closed, Dial
+from tests.support.packets import V5
+from tests.support.wire import Closed, Dial
 
 GROWTH_BYTES = 256 * 1024  # that the store may still grow by
 PAYLOAD = b"x" * 1000

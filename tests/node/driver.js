@@ -30,7 +30,7 @@ const commands = {
   },
   publish({ topic, payload, qos, retain }) {
     client.publish(topic, payload, { qos, retain }, (error) =>
-      error ? failed(error) : tell("published", { payload }),
+      error ? tell("refused", { payload, message: String(error) }) : tell("published", { payload }),
     );
   },
   leave() {

@@ -369,7 +369,8 @@ def test_a_whole_window_resumes_in_its_order(dial: Dial, cut: Cut, name: str, le
     found = take_rest(subscriber, lambda one: one.payload == b"10")
     publishes = [(one.packet_id, one.payload, one.dup) for one in found if one.kind == PUBLISH]
     assert publishes[:3] == [(ids[n], b"%d" % (n + 1), True) for n in (6, 7, 8)]
-    assert [(payload, dup) for _, payload, dup in publishes[3:]] == [(b"10", False)]
+    # With DUP if the broker had sent it before it noticed that the connection was gone.
+    assert [payload for _, payload, _ in publishes[3:]] == [b"10"]
     releases = {one.packet_id for one in found if one.kind == PUBREL} - set(ids[6:])
     assert set(ids[3:6]) <= releases | {publishes[-1][0]}
     assert releases <= set(ids[:6]) | {publishes[-1][0]}

@@ -20,7 +20,7 @@ def refusal(broker: BrokerProcess, *, says: tuple[str, ...]) -> str:
     """The broker does not start: its one line, which has all of these words in it."""
     broker.spawn()
     assert broker.wait() != 0
-    (line,) = [line for line in broker.log_lines if line.strip()]
+    (line,) = [line for line in broker.process.lines if line.strip()]
     for word in says:
         assert word in line, f"{word!r} is not in {line!r}"
     return line

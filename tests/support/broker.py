@@ -64,6 +64,7 @@ class BrokerProcess:
             path.write_text("".join(f"{key} = {value!r}\n" for key, value in settings.items()))
             self._arguments += ["--config", str(path)]
         self._runs: list[Process] = []
+        self._has_served = False
         self._reservation: socket.socket | None = None
 
     def __enter__(self) -> Self:
@@ -111,7 +112,7 @@ class BrokerProcess:
         _, ready = self.process.wait_line(_READY)
         port = int(ready[1])
         assert self.port in (0, port), f"asked for port {self.port}, got {port}"
-        self.port = port
+        self.port, self._has_served = port, True
         return self
 
     def spawn(self) -> None:
@@ -155,7 +156,7 @@ class BrokerProcess:
 
         It never listens, so connecting still fails, and the server may bind beside it.
         """
-        if self._reservation is None and self.port:
+        if self._reservation is None and self._has_served:
             self._reservation = socket.socket()
             self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._reservation.bind(("127.0.0.1", self.port))

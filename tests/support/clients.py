@@ -261,7 +261,7 @@ class MqttJs:
     def event(self, kind: str) -> dict[str, str | int | bool]:
         """The next event of this kind that has not been asked for yet."""
         first = self._read.get(kind, 0)
-        number, match = self._process.wait_line(rf'^{{"event":"{kind}".*}}$', first)
+        number, match = self._process.wait_line(rf'^{{"event":"({kind})".*}}$', first)
         self._read[kind] = number + 1
         event: dict[str, str | int | bool] = json.loads(match[0])
         return event
@@ -270,8 +270,13 @@ class MqttJs:
         return [str(self.event("message")["payload"]) for _ in range(count)]
 
     def publish(self, topic: str, payload: str, qos: int = 1, *, retain: bool = False) -> None:
-        """Hand a message over; the event "published" tells that it is acknowledged."""
+        """Hand a message over; ``acknowledged`` waits for what comes of it."""
         self._do("publish", topic=topic, payload=payload, qos=qos, retain=retain)
+
+    def acknowledged(self) -> None:
+        """Wait until one more message is acknowledged to the end."""
+        outcome = self.event("published|refused")
+        assert outcome["event"] == "published", outcome
 
     def die(self) -> None:
         self._process.kill9()

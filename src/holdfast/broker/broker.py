@@ -11,13 +11,13 @@ from holdfast.broker.commits import Commits
 from holdfast.broker.connection import AWAITS_CONNECT, CLOSED, CONNECTED, Connection
 from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import CONNECT_TIMEOUT, KEEP_ALIVE, LAZY_COMMIT, Deadlines
-from holdfast.broker.limits import LAZY_COMMIT_MS, Limits
+from holdfast.broker.limits import KEEP_ALIVE_LOOK_MS, LAZY_COMMIT_MS, Limits
 from holdfast.broker.router import ReadWanted, Router
 from holdfast.broker.sessions import Sessions
 from holdfast.broker.step import DEBUG, INFO, WARNING, Event
 from holdfast.broker.subscribing import subscribe, unsubscribe
 from holdfast.errors import ProtocolError
-from holdfast.message import Message, Properties
+from holdfast.message import Message, Properties, message_bytes
 from holdfast.protocol.decode import decode, decode_publish, peek_packet_id, peek_version
 from holdfast.protocol.encode import (
     PINGRESP_BYTES,
@@ -28,6 +28,7 @@ from holdfast.protocol.encode import (
     encode_pubrel,
 )
 from holdfast.protocol.packets import (
+    CONNECT,
     MQTT_5_0,
     PUBACK,
     PUBCOMP,
@@ -122,8 +123,10 @@ class Broker:
             return
         connection.last_received_ms = self._now_ms
         framer = connection.framer
-        framer.feed(data)
         try:
+            if connection.state == AWAITS_CONNECT and framer.buffered == 0:
+                _check_first_byte(data)
+            framer.feed(data)
             while connection.state != CLOSED and framer.next_frame():
                 self._packet(connection)
         except ProtocolError as error:
@@ -157,7 +160,7 @@ class Broker:
                 self._lazy_due_ms = 0
                 self._commits.hurry_lazy()
             else:
-                self.sessions.due(kind, due[2], self._now_ms)
+                self.sessions.due(kind, due[2], due[0], self._now_ms)
 
     @property
     def next_deadline_ms(self) -> int:
@@ -310,7 +313,7 @@ class Broker:
         wait = self._router.publish(message, wire, connection.is_v5, after)
         if wait > 0:
             session.publish_wait = wait
-            connection.note_input(len(packet.payload) + len(packet.topic))
+            connection.note_input(message_bytes(message))
         if qos == 1:
             self._send_puback(connection, packet.packet_id, wait)
         elif qos == 2:
@@ -400,7 +403,9 @@ class Broker:
                 self._commits.touch(session)
             # The removal that an earlier PUBREL began may still be on its way to the disk.
             wait = self._commits.filling
-        if was_held or not connection.is_v5:
+        # After a resume a repeated PUBREL is nothing unusual: its PUBCOMP may have been lost. There
+        # are clients (MQTT.js) that tell their user of a failed publish for 0x92.
+        if was_held or connection.is_resumed or not connection.is_v5:
             connection.answer(encode_pubcomp(packet_id), wait)
         else:
             answer = encode(Pubcomp(packet_id, PACKET_IDENTIFIER_NOT_FOUND), MQTT_5_0)
@@ -420,8 +425,7 @@ class Broker:
         self.sessions.connect(connection, packet, self._now_ms)
         self._tell(DEBUG, "connected", connection)
         if connection.state == CONNECTED and connection.keep_alive_ms > 0:
-            due = self._now_ms + connection.keep_alive_ms
-            self._deadlines.add(due, KEEP_ALIVE, connection.number)
+            self._await_keep_alive(connection)
 
     def _disconnect(self, connection: Connection, packet: Disconnect) -> None:
         """Take DISCONNECT. Source: [MQTT-3.14.4-3]; session expiry: MQTT 5.0 §3.14.2.2.2."""
@@ -468,7 +472,7 @@ class Broker:
                 if reason_code not in CONNACK_CODES:
                     reason_code = PROTOCOL_ERROR
                 connection.send(encode(Connack(False, reason_code), MQTT_5_0), 0)
-            elif reason_code == UNSUPPORTED_PROTOCOL_VERSION:
+            elif reason_code == UNSUPPORTED_PROTOCOL_VERSION and connection.version >= 0:
                 code = connack_return_code(reason_code)
                 connection.send(encode(Connack(False, code), connection.version), 0)
         elif connection.is_v5:
@@ -492,14 +496,32 @@ class Broker:
         connection = self._connections.get(number)
         if connection is None or connection.state != CONNECTED:
             return
-        due = connection.last_received_ms + connection.keep_alive_ms
-        if due > self._now_ms:
-            self._deadlines.add(due, KEEP_ALIVE, number)
+        if connection.last_received_ms + connection.keep_alive_ms > self._now_ms:
+            self._await_keep_alive(connection)
             return
         self._tell(INFO, f"closed: {reason_name(KEEP_ALIVE_TIMEOUT)}", connection)
         if connection.is_v5:
             connection.send_last(encode(Disconnect(KEEP_ALIVE_TIMEOUT), MQTT_5_0))
         self._lost(connection)
 
+    def _await_keep_alive(self, connection: Connection) -> None:
+        """Look again when it may be over, and often enough that a closed one is not kept long."""
+        due_ms = min(
+            connection.last_received_ms + connection.keep_alive_ms,
+            self._now_ms + KEEP_ALIVE_LOOK_MS,
+        )
+        self._deadlines.add(due_ms, KEEP_ALIVE, connection.number)
+
     def _tell(self, level: int, text: str, connection: Connection) -> None:
         self.events.append(Event(level, text, connection.client_id, connection.address))
+
+
+def _check_first_byte(data: bytes) -> None:
+    """Whoever speaks another protocol is told at once, not when a packet seems complete.
+
+    Source: [MQTT-3.1.0-1].
+    """
+    if data[0] != CONNECT << 4:
+        raise ProtocolError(
+            PROTOCOL_ERROR, f"expected CONNECT as the first packet, 0x{data[0]:02X} came first"
+        )

@@ -33,6 +33,7 @@ class Connection:
         self.keep_alive_ms = 0
         self.last_received_ms = 0
         self.packet_bytes_max_out = 0  # the client's Maximum Packet Size, 0 for none
+        self.is_resumed = False  # CONNACK said Session Present
         self.received_open = 0  # QoS 2 publishes that this connection opened, until PUBREL
         self.is_socket_full = False  # set by the driver while the socket takes no more
         self.is_closing = False  # the driver closes once ``take`` is written
@@ -66,8 +67,11 @@ class Connection:
 
     @property
     def is_read_paused(self) -> bool:
-        """Whether too many bytes of this publisher are uncommitted to read on."""
-        return self._input_committing + self._input_filling > INPUT_UNCOMMITTED_BYTES_MAX
+        """Whether to read no further: too much is uncommitted, or it does not take its answers."""
+        return (
+            self._input_committing + self._input_filling > INPUT_UNCOMMITTED_BYTES_MAX
+            or not self.has_room
+        )
 
     def send(self, data: bytes, wait: int) -> None:
         """Send ``data`` once batch ``wait`` is durable; 0 waits for nothing of its own."""

@@ -5,6 +5,7 @@ from typing import Final, final
 EXPIRY_NEVER: Final = 0xFFFF_FFFF  # seconds; the Session Expiry Interval of a session without end
 
 LAZY_COMMIT_MS: Final = 50  # how long a QoS 1 acknowledgement may wait to be written
+KEEP_ALIVE_LOOK_MS: Final = 10_000  # the longest time between two looks at a connection
 TAIL_ENTRIES_MAX: Final = 4096  # committed entries kept in memory for sessions a little behind
 TAIL_BYTES_MAX: Final = 2 * 1024 * 1024
 READ_BYTES_MAX: Final = 256 * 1024  # payload bytes of one read for a session that is behind

@@ -3,6 +3,7 @@
 from typing import final
 
 from holdfast.broker.limits import TAIL_BYTES_MAX, TAIL_ENTRIES_MAX
+from holdfast.message import message_bytes
 from holdfast.store.records import LogEntry
 
 
@@ -17,7 +18,7 @@ class LogTail:
 
     def append(self, entry: LogEntry) -> None:
         self._entries.append(entry)
-        self._bytes += len(entry.message.payload)
+        self._bytes += message_bytes(entry.message)
 
     def get(self, lsn: int) -> LogEntry:
         """The entry of an lsn that is not below ``first``."""
@@ -35,7 +36,7 @@ class LogTail:
             and self.first + gone < durable_end
             and (count - gone > TAIL_ENTRIES_MAX or self._bytes > TAIL_BYTES_MAX)
         ):
-            self._bytes -= len(entries[gone].message.payload)
+            self._bytes -= message_bytes(entries[gone].message)
             gone += 1
         if gone > 0:
             del entries[:gone]

@@ -6,6 +6,7 @@ from holdfast.broker.session import Subscription
 from holdfast.message import Message, Properties
 from holdfast.protocol.encode import encode, packet_id_bytes, publish_parts
 from holdfast.protocol.packets import Publish
+from holdfast.protocol.properties import forwarded_properties
 
 
 @final
@@ -101,13 +102,9 @@ class Outgoing:
         identifiers = subscription.identifiers if subscription is not None else None
         if message.expires_at_ms == 0 and identifiers is None:
             return own
-        properties = Properties()
-        if own is not None:
-            properties.payload_format_indicator = own.payload_format_indicator
-            properties.content_type = own.content_type
-            properties.response_topic = own.response_topic
-            properties.correlation_data = own.correlation_data
-            properties.user_properties = own.user_properties
+        properties = forwarded_properties(own)
+        if properties is None:
+            properties = Properties()
         if message.expires_at_ms != 0:
             left_ms = message.expires_at_ms - self._now_ms
             properties.message_expiry_interval = (left_ms + 999) // 1000 if left_ms > 0 else 0

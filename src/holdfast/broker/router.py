@@ -50,6 +50,9 @@ class Router:
         self._tail = LogTail(commits.next_lsn)
         self._pumps: list[Session] = []
         self._retained_wait = 0  # the batch of the newest change to a retained message
+        # The batch of the newest end of a subscription or session: until it is durable, a crash
+        # brings back somebody who wanted what is acknowledged meanwhile.
+        self.removal_wait = 0
 
     # --- publishing
 
@@ -70,6 +73,8 @@ class Router:
         if message.qos > 0 and (route.has_absent or _must_log(targets)):
             lsn = self._log(message, 0)
             wait = commits.filling
+        elif message.qos > 0 and self.removal_wait > commits.durable and wait == 0:
+            wait = self.removal_wait
         if not targets:
             return wait
         deliver_wait = max(after, wait)
@@ -298,8 +303,9 @@ class Router:
         assert connection is not None
         if session.position >= self._tail.first:
             self._feed(session, connection)
-        # A read is worth its way only when it brings a good part of the window.
-        elif connection.has_room and session.in_flight_room * 2 >= session.window:
+        # However little room there is: the client may hold the rest of its window for long. While
+        # a read is under way more room gathers, so a quick client makes each of them worth it.
+        elif connection.has_room and session.in_flight_room > 0:
             self._read(session)
 
     def _feed(self, session: Session, connection: Connection) -> None:

@@ -142,6 +142,8 @@ class Session:
         self.will_delay_s = 0
         self.will_due_ms = 0
         self.disconnected_at_ms = 0
+        self.expiry_listed_ms = 0  # the time of its entry in the deadlines, 0 for none
+        self.will_listed_ms = 0
         self.dropped_qos0 = 0
 
     @property

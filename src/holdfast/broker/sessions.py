@@ -16,6 +16,7 @@ from holdfast.errors import ProtocolError
 from holdfast.message import NEVER, Message, Properties
 from holdfast.protocol.encode import encode
 from holdfast.protocol.packets import MQTT_5_0, Connack, Connect, Disconnect, Will
+from holdfast.protocol.properties import forwarded_properties
 from holdfast.protocol.reason_codes import (
     BAD_AUTHENTICATION_METHOD,
     CLIENT_IDENTIFIER_NOT_VALID,
@@ -104,8 +105,9 @@ class Sessions:
         connack = Connack(is_present, SUCCESS, self._connack_properties(connection, packet))
         if is_v5 and connack.properties is not None and expiry_s != asked_s:
             connack.properties.session_expiry_interval = expiry_s
-        wait = self._commits.filling if has_changed_store else 0
+        wait = self._commits.filling if has_changed_store else self._router.removal_wait
         connection.answer(encode(connack, packet.version), wait)
+        connection.is_resumed = is_present
         if is_present:
             self._router.resume(session)
 
@@ -221,7 +223,7 @@ class Sessions:
                 self._publish_will(session, now_ms)
             else:
                 session.will_due_ms = now_ms + session.will_delay_s * 1000
-                self._deadlines.add(session.will_due_ms, WILL_DUE, session.number)
+                self._await(WILL_DUE, session, session.will_due_ms)
 
     def set_expiry(self, session: Session, expiry_s: int) -> None:
         """Change the Session Expiry Interval, as a DISCONNECT asks."""
@@ -235,15 +237,28 @@ class Sessions:
             session.will = None
             self._commits.touch_row(session)
 
-    def due(self, kind: int, number: int, now_ms: int) -> None:
-        """A will or an expiry may be due."""
+    def due(self, kind: int, number: int, due_ms: int, now_ms: int) -> None:
+        """An entry of the deadlines has come up: a will or an expiry may be due."""
         session = self._by_number.get(number)
-        if session is None or session.connection is not None:
+        if session is None:
             return
         if kind == WILL_DUE:
-            if session.will is not None and 0 < session.will_due_ms <= now_ms:
+            if session.will_listed_ms == due_ms:
+                session.will_listed_ms = 0
+                self._look_at_will(session, now_ms)
+        elif session.expiry_listed_ms == due_ms:
+            session.expiry_listed_ms = 0
+            self._look_at_expiry(session, now_ms)
+
+    def _look_at_will(self, session: Session, now_ms: int) -> None:
+        if session.connection is None and session.will is not None and session.will_due_ms > 0:
+            if session.will_due_ms <= now_ms:
                 self._publish_will(session, now_ms)
-        elif session.expiry_s != EXPIRY_NEVER:
+            else:
+                self._await(WILL_DUE, session, session.will_due_ms)
+
+    def _look_at_expiry(self, session: Session, now_ms: int) -> None:
+        if session.connection is None and session.expiry_s != EXPIRY_NEVER:
             if session.disconnected_at_ms + session.expiry_s * 1000 <= now_ms:
                 self._end(session, False, now_ms)
             else:
@@ -252,15 +267,28 @@ class Sessions:
     def _end_overdue(self, client_id: str, now_ms: int) -> None:
         """Do what is overdue for an absent session, though its deadline was not looked at yet."""
         session = self._by_client_id.get(client_id)
-        if session is not None and session.connection is None:
-            number = session.number
-            self.due(WILL_DUE, number, now_ms)
-            self.due(SESSION_EXPIRY, number, now_ms)
+        if session is not None:
+            self._look_at_will(session, now_ms)
+            self._look_at_expiry(session, now_ms)
 
     def _await_expiry(self, session: Session) -> None:
         if session.expiry_s != EXPIRY_NEVER:
-            due = session.disconnected_at_ms + session.expiry_s * 1000
-            self._deadlines.add(due, SESSION_EXPIRY, session.number)
+            due_ms = session.disconnected_at_ms + session.expiry_s * 1000
+            self._await(SESSION_EXPIRY, session, due_ms)
+
+    def _await(self, kind: int, session: Session, due_ms: int) -> None:
+        """Have ``due`` look at the session at this time, with one entry at most per kind.
+
+        One that comes earlier is enough: it puts itself off.
+        """
+        listed_ms = session.expiry_listed_ms if kind == SESSION_EXPIRY else session.will_listed_ms
+        if 0 < listed_ms <= due_ms:
+            return
+        if kind == SESSION_EXPIRY:
+            session.expiry_listed_ms = due_ms
+        else:
+            session.will_listed_ms = due_ms
+        self._deadlines.add(due_ms, kind, session.number)
 
     def _end(self, session: Session, is_online: bool, now_ms: int) -> None:
         """End the session for good: its will, if one waits, is published; the rest goes.
@@ -281,6 +309,7 @@ class Sessions:
         if session.is_recorded:
             session.is_recorded = False
             self._commits.batch.ended.append(session.number)
+            router.removal_wait = self._commits.filling
 
     # --- wills
 
@@ -313,12 +342,22 @@ class Sessions:
         session.will_due_ms = 0
         if session.is_recorded:
             self._commits.touch_row(session)
+        # A copy: the will itself may just be on its way to the store with the session's row.
         properties = will.properties
+        expires_at_ms = NEVER
         if properties is not None and properties.message_expiry_interval is not None:
             # Its expiry counts from its publication, not from CONNECT.
-            will.expires_at_ms = now_ms + properties.message_expiry_interval * 1000
-            properties.message_expiry_interval = None
-        self._router.publish(will, None, False, session.publish_wait)
+            expires_at_ms = now_ms + properties.message_expiry_interval * 1000
+        message = Message(
+            will.topic,
+            will.payload,
+            will.qos,
+            will.retain,
+            forwarded_properties(properties),
+            expires_at_ms,
+            will.publisher,
+        )
+        self._router.publish(message, None, False, session.publish_wait)
 
     # --- start, space
 
@@ -381,7 +420,7 @@ class Sessions:
         if session.will_due_ms == 0:
             session.will_due_ms = now_ms + session.will_delay_s * 1000
             self._commits.touch_row(session)
-        self._deadlines.add(session.will_due_ms, WILL_DUE, session.number)
+        self._await(WILL_DUE, session, session.will_due_ms)
 
     def needed_from(self) -> int:
         """The smallest lsn that a session still needs; all below it may be trimmed."""

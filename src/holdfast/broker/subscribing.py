@@ -125,7 +125,10 @@ def _take_out(session: Session, old: Subscription, router: Router, commits: Comm
     """End a subscription. What it still owes to a session that is behind, it goes on serving."""
     session.remove(old)
     router.tree.remove(old, True)
-    if session.is_behind and old.qos > 0 and session.position < commits.next_lsn:
+    if session.is_recorded and old.qos > 0:
+        router.removal_wait = commits.filling
+    # One at QoS 0 has no message to bring, but its identifier goes with those of others.
+    if session.is_behind and session.position < commits.next_lsn:
         old.until_lsn = commits.next_lsn
         if old.until_lsn > old.from_lsn:
             if session.closed is None:

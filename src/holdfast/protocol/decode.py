@@ -192,18 +192,18 @@ def peek_packet_id(buffer: bytes, start: i64, end: i64) -> i64:
 def peek_version(buffer: bytes, start: i64, end: i64) -> i64:
     """The protocol level that a CONNECT names, however bad the rest of it is.
 
-    0 if it is no CONNECT of MQTT at all. After ``decode`` has refused a CONNECT: 5 and above wants
+    -1 if it is no CONNECT of MQTT at all. After ``decode`` has refused a CONNECT: 5 and above wants
     a CONNACK of 5.0 with the reason code; below that, Unsupported Protocol Version is answered by
     return code 1, and every other fault by closing the connection.
     """
     if buffer[start] >> 4 != CONNECT:
-        return 0
+        return -1
     name_start: i64 = _body(buffer, start)
     if name_start + 7 <= end and buffer[name_start : name_start + 6] == b"\0\4MQTT":
         return buffer[name_start + 6]
     if name_start + 9 <= end and buffer[name_start : name_start + 8] == b"\0\6MQIsdp":
         return buffer[name_start + 8]
-    return 0
+    return -1
 
 
 def _body(buffer: bytes, start: i64) -> i64:
