@@ -28,7 +28,7 @@ from holdfast.store.sqlite import open_store
 BACKLOG: Final = 4096  # connections that the kernel accepts before the loop takes them
 # The writer thread asks for the interpreter a few times per commit. With Python's 5 ms, a busy
 # event loop would keep each commit waiting that long.
-SWITCH_INTERVAL_S: Final = 0.0001
+SWITCH_INTERVAL_S: Final = 0.0005
 # Messages and packets are in no reference cycles, so the collector finds nothing among them: let
 # it look rarely, and never at what is there from the start.
 GC_ALLOCATIONS: Final = 50_000
