@@ -131,8 +131,10 @@ def content_of_snapshot(snapshot: Snapshot) -> dict[str, object]:
         "next_lsn": snapshot.next_lsn,
         "next_session": snapshot.next_session,
         "sessions": [
-            (r.number, r.client_id, r.version, r.epoch, r.expiry_s, r.disconnected_at_ms)
-            + (content_of_message(r.will), r.will_delay_s, r.will_due_ms)
+            (
+                (r.number, r.client_id, r.version, r.epoch, r.expiry_s, r.disconnected_at_ms),
+                (content_of_message(r.will), r.will_delay_s, r.will_due_ms),
+            )
             for r in sorted(snapshot.sessions, key=lambda r: r.number)
         ],
         "states": [

@@ -40,6 +40,8 @@ WRITER_CACHE_BYTES: Final = 8 * 1024 * 1024
 READER_CACHE_BYTES: Final = 4 * 1024 * 1024
 # Frames in the write-ahead log after which it is carried over into the file: see store.md.
 CHECKPOINT_FRAMES: Final = 1000
+# Frames after which reads wait for a moment, since the log cannot begin again while one goes on.
+RESTART_FRAMES: Final = 4 * CHECKPOINT_FRAMES
 TOPICS_CACHED_MAX: Final = 32_768  # topic numbers at hand for commits, about 5 MB
 TOPIC_CHARACTERS_MAX: Final = 256  # of a topic in that cache
 TRIMMED_BLOCKS_MAX: Final = 512  # removed in one step
@@ -160,7 +162,7 @@ class SqliteStore:
                 reading = _connect(path, vfs, READER_CACHE_BYTES)
                 reading.pragma("query_only", True)
             except BaseException:
-                self._close_without_writing()
+                _close_without_writing(self._connection)
                 raise
         except apsw.Error as error:
             raise store_error(path, "opening the store", error) from error
@@ -173,7 +175,7 @@ class SqliteStore:
         # What a killed broker left in the write-ahead log may be in the system's cache only, if an
         # fsync failed. Carried over into the file, and flushed there, that does no harm.
         try:
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+            self._restart_wal()
         except apsw.BusyError:
             pass  # another program reads; it is carried over all the same
         self._connection.set_wal_hook(self._note_wal)
@@ -190,14 +192,13 @@ class SqliteStore:
             return
         self._is_closed = True
         self._reader.close()
-        if self._failure is None:
+        if self._failure is not None:
+            _close_without_writing(self._connection)
+            return
+        try:
             self._connection.close()
-        else:
-            self._close_without_writing()
-
-    def _close_without_writing(self) -> None:
-        self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        self._connection.close()
+        except apsw.Error:
+            pass  # the last checkpoint failed; the write-ahead log has everything, and stays
 
     def load(self) -> Snapshot:
         """See ``Store.load``; raises StoreError if the file cannot be read."""
@@ -407,11 +408,23 @@ class SqliteStore:
             return
         self._checkpoint_at = self._wal_frames + CHECKPOINT_FRAMES
         try:
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if self._wal_frames < RESTART_FRAMES:
+                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            else:
+                with self._reader.paused():
+                    self._restart_wal()
         except apsw.BusyError:
-            pass  # another program is at it
+            pass  # another program is at it, or reads
         except apsw.Error as error:
             self._failure = str(store_error(self._path, "checkpoint", error))
+
+    def _restart_wal(self) -> None:
+        """Carry over the write-ahead log so that it begins again from the front."""
+        self._connection.set_busy_timeout(0)  # a program that reads may do so for long
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+        finally:
+            self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
 
     def _load(self) -> Snapshot:
         snapshot = Snapshot()
@@ -440,6 +453,15 @@ class SqliteStore:
 
 def _connect(path: Path, vfs: str | None, cache_bytes: int) -> apsw.Connection:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+    try:
+        _set_up(connection, cache_bytes)
+    except BaseException:
+        _close_without_writing(connection)
+        raise
+    return connection
+
+
+def _set_up(connection: apsw.Connection, cache_bytes: int) -> None:
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     pragma = connection.pragma
     pragma("auto_vacuum", "incremental")  # counts before the first table is made
@@ -453,7 +475,11 @@ def _connect(path: Path, vfs: str | None, cache_bytes: int) -> apsw.Connection:
     pragma("mmap_size", 0)  # an I/O error in mapped memory kills the process
     pragma("temp_store", "memory")
     pragma("trusted_schema", False)
-    return connection
+
+
+def _close_without_writing(connection: apsw.Connection) -> None:
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.close()
 
 
 def _session_values(records: list[SessionRecord]) -> list[Value]:

@@ -18,6 +18,11 @@ from holdfast.store.topic_sets import LISTED_TOPICS_MAX, TopicSet, is_exact, mar
 
 SCANNED_BLOCKS_MAX: Final = 8192  # looked at in one read: about a millisecond
 DATA_BYTES_MAX: Final = 8 * 1024 * 1024  # of blocks brought in at once; a larger one comes alone
+# With more topics than this, a read first scans so many blocks for each of them, which costs about
+# half as much as asking each for its next message, and is often enough.
+MERGED_TOPICS_MAX: Final = 16
+SCANNED_BLOCKS_PER_TOPIC: Final = 16
+SCAN_YIELD: Final = 4  # it is enough if it brings a fourth of what was asked for
 # A scan that found nothing asks each matching topic for its next message, if that is likely to
 # cost less than scanning on: one topic costs about as much as so many blocks.
 SKIP_BLOCKS_PER_TOPIC: Final = 8
@@ -51,31 +56,25 @@ SELECT {_BLOCK} FROM merged
 _TARGET: Final = f"""
 SELECT {_BLOCK} FROM (
     SELECT lsn, last_lsn, topic, target, length(data) AS size FROM log
-    WHERE target <> 0 AND target = ?1 AND lsn >= ?2 AND lsn < ?3 ORDER BY lsn LIMIT ?4
+    WHERE target <> 0 AND target = ?1 AND lsn >= ifnull((
+        SELECT iif(last_lsn >= ?2, lsn, NULL) FROM log WHERE lsn <= ?2 ORDER BY lsn DESC LIMIT 1
+    ), ?2) AND lsn < ?3 ORDER BY lsn LIMIT ?4
 )
 """
 _SCAN: Final = f"""
 SELECT {_BLOCK} FROM (
     SELECT lsn, last_lsn, topic, target, length(data) AS size FROM log
-    WHERE lsn >= ?1 AND lsn < ?2
-    AND (target = ?3 OR (target = 0 AND substr(?4, topic + 1, 1) = x'01'))
-    ORDER BY lsn LIMIT ?5
+    WHERE lsn >= ?1 AND lsn < ?2 AND target = 0 AND substr(?3, topic + 1, 1) = x'01'
+    ORDER BY lsn LIMIT ?4
 )
 """
 _SCAN_END: Final = "SELECT lsn FROM log WHERE lsn >= ?1 AND lsn < ?2 ORDER BY lsn LIMIT 1 OFFSET ?3"
 _SKIP: Final = """
-SELECT min(
-    ifnull((
-        SELECT min((
-            SELECT lsn FROM log
-            WHERE log.target = 0 AND log.topic = topics.number AND lsn >= ?1
-            ORDER BY lsn LIMIT 1
-        )) FROM topics WHERE substr(?4, number + 1, 1) = x'01'
-    ), ?2),
-    ifnull((
-        SELECT lsn FROM log WHERE target <> 0 AND target = ?3 AND lsn >= ?1 ORDER BY lsn LIMIT 1
-    ), ?2)
-)
+SELECT min((
+    SELECT lsn FROM log
+    WHERE log.target = 0 AND log.topic = topics.number AND lsn >= ?1
+    ORDER BY lsn LIMIT 1
+)) FROM topics WHERE substr(?2, number + 1, 1) = x'01'
 """
 # For each lsn: the first lsn of the block that holds it; the lsn itself where none does.
 _STARTS: Final = """
@@ -125,6 +124,10 @@ class SqliteReader:
         """Close the connection; a second call does nothing."""
         with self._lock:
             self._connection.close()
+
+    def paused(self) -> Lock:
+        """A context in which no read goes on."""
+        return self._lock
 
     def read(self, request: ReadRequest) -> LogSlice:
         """See ``Store.read``."""
@@ -185,8 +188,11 @@ class _Read:
         if request.position == request.end:
             return self._slice.finish(request.end)
         self._find_topics()
-        listed = self._listed_topics()
-        blocks, reach = self._scan() if listed is None else self._merge(listed)
+        shared, reach = self._shared_blocks()
+        own = self._queries.rows(
+            _TARGET, request.session, request.position, reach, self._blocks_max
+        )
+        blocks = _blocks(shared + own)[: self._blocks_max]
         if len(blocks) == self._blocks_max:
             reach = min(reach, blocks[-1].last_lsn + 1)
         self._take(blocks)
@@ -212,6 +218,17 @@ class _Read:
             if topic_filter in numbers:
                 self._exact.setdefault(numbers[topic_filter], []).append(interval)
 
+    def _shared_blocks(self) -> tuple[list[list[int]], int]:
+        """The first blocks for all sessions that match, and up to where these are all."""
+        listed = self._listed_topics()
+        if listed is None:
+            return self._scan(SCANNED_BLOCKS_MAX)
+        if len(listed) > MERGED_TOPICS_MAX:
+            blocks, reach = self._scan(len(listed) * SCANNED_BLOCKS_PER_TOPIC, can_skip=False)
+            if reach == self._request.end or len(blocks) * SCAN_YIELD >= self._blocks_max:
+                return blocks, reach
+        return self._merge(listed)
+
     def _listed_topics(self) -> set[int] | None:
         """All topics that match, None if they are too many for going through them one by one."""
         listed = set(self._exact)
@@ -221,40 +238,56 @@ class _Read:
             listed.update(topics.numbers)
         return listed if len(listed) <= LISTED_TOPICS_MAX else None
 
-    def _merge(self, listed: set[int]) -> tuple[list[_Block], int]:
-        """The first blocks of these topics and of the session's own, and how far they reach."""
-        request = self._request
-        intervals = [(topic, interval) for topic in listed for interval in self._of(topic)]
-        lows = sorted({interval[0] for _, interval in intervals} | {request.position})
-        starts = dict(zip(lows, self._queries.numbers(_STARTS, as_json(lows)), strict=True))
-        runs = [(topic, starts[low], high) for topic, (low, high) in intervals]
-        found = self._queries.rows(_MERGE, as_json(runs), self._blocks_max) if runs else []
-        own = self._queries.rows(
-            _TARGET, request.session, starts[request.position], request.end, self._blocks_max
-        )
-        return _blocks(found + own)[: self._blocks_max], request.end
+    def _merge(self, listed: set[int]) -> tuple[list[list[int]], int]:
+        """The first blocks of these topics, topic by topic."""
+        lows = sorted({low for topic in listed for low, _ in self._of(topic)})
+        starts = dict(zip(lows, self._starts(lows), strict=True))
+        runs: list[tuple[int, int, int]] = []
+        for topic in listed:
+            stop = 0
+            for low, high in self._of(topic):
+                # A block that holds the end of one stretch and the start of the next comes once.
+                runs.append((topic, max(starts[low], stop), high))
+                stop = high
+        if not runs:
+            return [], self._request.end
+        return self._queries.rows(_MERGE, as_json(runs), self._blocks_max), self._request.end
 
-    def _scan(self) -> tuple[list[_Block], int]:
-        """The first blocks that match in the next stretch of the log, and how far it reaches."""
-        request = self._request
-        matching = bytearray()
-        for topics, _ in self._sets:
-            matching = topics.add_to(matching)
-        for topic in self._exact:
-            mark(matching, topic)
-        (start,) = self._queries.numbers(_STARTS, as_json([request.position]))
-        found_end = self._queries.value(_SCAN_END, start, request.end, SCANNED_BLOCKS_MAX)
-        reach = found_end if isinstance(found_end, int) else request.end
-        arguments = (request.session, bytes(matching))
-        blocks = _blocks(self._queries.rows(_SCAN, start, reach, *arguments, self._blocks_max))
-        count = matching.count(1)
-        if (
-            not blocks
-            and count <= SKIP_TOPICS_MAX
-            and count * SKIP_BLOCKS_PER_TOPIC + self._topics.highest < request.end - reach
-        ):
-            reach = self._queries.number(_SKIP, reach, request.end, *arguments)
+    def _scan(self, blocks_max: int, *, can_skip: bool = True) -> tuple[list[list[int]], int]:
+        """The first blocks that match among the next so many of the log."""
+        end = self._request.end
+        intervals = [interval for _, interval in self._sets]
+        for found in self._exact.values():
+            intervals += found
+        (start,) = self._starts([min(low for low, _ in intervals)])
+        found_end = self._queries.value(_SCAN_END, start, end, blocks_max)
+        reach = found_end if isinstance(found_end, int) else end
+        # A span that begins later would fill the answer with what does not count yet.
+        matching = self._mapped_topics(reach)
+        blocks = self._queries.rows(_SCAN, start, reach, matching, self._blocks_max)
+        if not blocks and can_skip and reach < end:
+            matching = self._mapped_topics(end)
+            count = matching.count(1)
+            cost = count * SKIP_BLOCKS_PER_TOPIC + self._topics.highest
+            if count <= SKIP_TOPICS_MAX and cost < end - reach:
+                next_lsn = self._queries.value(_SKIP, reach, matching)
+                reach = min(end, next_lsn) if isinstance(next_lsn, int) else end
         return blocks, reach
+
+    def _mapped_topics(self, until_lsn: int) -> bytes:
+        """A map of the topics that match below an lsn."""
+        mapped = bytearray()
+        for topics, (low, _) in self._sets:
+            if low < until_lsn:
+                mapped = topics.add_to(mapped)
+        for topic, intervals in self._exact.items():
+            if any(low < until_lsn for low, _ in intervals):
+                mark(mapped, topic)
+        return bytes(mapped)
+
+    def _starts(self, lsns: list[int]) -> list[int]:
+        """For each lsn where the block begins that holds it, or the lsn itself."""
+        return self._queries.numbers(_STARTS, as_json(lsns))
 
     def _take(self, blocks: list[_Block]) -> None:
         """Offer the messages of blocks to the slice, until it is full."""

@@ -27,11 +27,12 @@ _NAMES: Final = """
 SELECT json_group_array((SELECT name FROM topics WHERE number = asked.value))
 FROM json_each(?1) AS asked
 """
-# Two ways through the topics above a number: by number, or by name where there is a prefix and
-# more new topics than those that begin with it can be expected to be.
+# Two ways through the topics above a number: by number, where only names that end as the filter
+# does are given, or by name, where there is a prefix and there are many new topics.
 _ABOVE: Final = """
 SELECT json_group_array(json_array(number, name)) FROM (
-    SELECT number, name FROM topics WHERE number > ?1 ORDER BY number LIMIT ?2
+    SELECT number, name FROM topics
+    WHERE number > ?1 AND (?3 = 0 OR substr(name, -?3) = ?2) ORDER BY number LIMIT ?4
 )
 """
 _BELOW_PREFIX: Final = """
@@ -47,7 +48,8 @@ class SqliteTopics:
 
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
-        self._sets: dict[str, TopicSet] = {}  # the one used last comes last
+        # With the bytes that were counted for each; the one used last comes last.
+        self._sets: dict[str, tuple[TopicSet, int]] = {}
         self._sets_bytes = 0
         self._names: dict[int, str] = {}  # a number never gets another name
         self._highest = 0
@@ -73,19 +75,18 @@ class SqliteTopics:
     def matching(self, topic_filter: str) -> TopicSet:
         """The topics that a filter with wildcards matches, except the parent of its prefix."""
         assert not is_exact(topic_filter)
-        known = self._sets.pop(topic_filter, None)
-        if known is not None:
-            self._sets_bytes -= known.cost_bytes
-            if self._forgotten - known.forgotten > max(SET_FORGOTTEN_MAX, known.count):
-                known = None
-        topics = TopicSet(topic_filter, self._forgotten) if known is None else known
+        topics, counted_bytes = self._sets.pop(topic_filter, (None, 0))
+        self._sets_bytes -= counted_bytes
+        if topics is None or self._is_aged(topics):
+            topics = TopicSet(topic_filter, self._forgotten)
         if topics.seen < self._highest:
             self._complete(topics)
-        self._sets[topic_filter] = topics
-        self._sets_bytes += topics.cost_bytes
+        counted_bytes = topics.cost_bytes
+        self._sets[topic_filter] = (topics, counted_bytes)
+        self._sets_bytes += counted_bytes
         while self._sets_bytes > SETS_BYTES_MAX and len(self._sets) > 1:
-            oldest = next(iter(self._sets))
-            self._sets_bytes -= self._sets.pop(oldest).cost_bytes
+            _, counted_bytes = self._sets.pop(next(iter(self._sets)))
+            self._sets_bytes -= counted_bytes
         return topics
 
     def names_of(self, numbers: set[int]) -> dict[int, str]:
@@ -106,6 +107,10 @@ class SqliteTopics:
                     known[number] = name
         return found
 
+    def _is_aged(self, topics: TopicSet) -> bool:
+        """Whether most of a set may be topics that were removed."""
+        return self._forgotten - topics.forgotten > max(SET_FORGOTTEN_MAX, topics.count)
+
     def _complete(self, topics: TopicSet) -> None:
         """Show a set all topics it has not seen."""
         prefix = topics.prefix
@@ -113,8 +118,11 @@ class SqliteTopics:
             self._complete_by_name(topics, prefix)
         else:
             number = topics.seen
+            suffix = topics.suffix
             while number < self._highest:
-                found = self._queries.numbered_names(_ABOVE, number, TOPICS_PER_STEP)
+                found = self._queries.numbered_names(
+                    _ABOVE, number, suffix, len(suffix), TOPICS_PER_STEP
+                )
                 for number, name in found:
                     if name.startswith(prefix):
                         topics.offer(number, name)

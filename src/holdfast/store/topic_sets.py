@@ -4,7 +4,7 @@ from typing import Final, final
 
 from holdfast.protocol.topics import match_levels, split_share
 
-# Up to so many topics a read goes through the log topic by topic. Beyond, a set is a map with one
+# Up to so many topics a read may go through the log topic by topic. Beyond, a set is a map with one
 # byte per topic known to the store, and a read looks at all messages.
 LISTED_TOPICS_MAX: Final = 1024
 
@@ -25,14 +25,15 @@ def topic_of(topic_filter: str) -> str:
 class TopicSet:
     """The topics up to the number ``seen`` that a filter with wildcards matches.
 
-    ``prefix`` begins all their names. ``forgotten`` is the store's count of topics removed when
-    the set was made: removed ones stay in the set, where they match nothing.
+    ``prefix`` begins all their names, ``suffix`` ends them. ``forgotten`` is the store's count of
+    removed topics when the set was made: removed ones stay in the set, where they match nothing.
     """
 
     def __init__(self, topic_filter: str, forgotten: int) -> None:
         wanted = split_share(topic_filter)[1]
         wildcard = min(at for at in (wanted.find("+"), wanted.find("#")) if at >= 0)
         self.prefix: Final = wanted[:wildcard]
+        self.suffix: Final = "" if wanted.endswith("#") else wanted[wanted.rindex("+") + 1 :]
         self.forgotten: Final = forgotten
         self.seen = 0
         self.count = 0
@@ -40,18 +41,18 @@ class TopicSet:
         self.parent: Final = wanted[:-2] if wanted == f"{self.prefix}#" and self.prefix else None
         self._levels: Final = wanted.split("/")
         self._is_below_prefix: Final = wanted == f"{self.prefix}#"
-        self._numbers: list[int] | None = []
-        self._map = bytearray()
+        self._numbers: set[int] | None = set()
+        self._map = bytearray()  # complete where there are no numbers, else when it was asked for
 
     @property
-    def numbers(self) -> list[int] | None:
-        """The topics in no order; None where they are so many that there is only the map."""
+    def numbers(self) -> set[int] | None:
+        """The topics; None where they are so many that there is only the map."""
         return self._numbers
 
     @property
     def cost_bytes(self) -> int:
         """About what the set takes in memory."""
-        return 1000 + 40 * len(self._numbers or ()) + len(self._map)
+        return 1000 + 60 * len(self._numbers or ()) + len(self._map)
 
     def offer(self, number: int, name: str) -> None:
         """Look at a topic above ``seen`` whose name begins with the prefix."""
@@ -61,10 +62,10 @@ class TopicSet:
         if self._numbers is None:
             mark(self._map, number)
             return
-        self._numbers.append(number)
+        self._map.clear()
+        self._numbers.add(number)
         if len(self._numbers) > LISTED_TOPICS_MAX:
-            for listed in self._numbers:
-                mark(self._map, listed)
+            self._map = self._as_map()
             self._numbers = None
 
     def has(self, number: int) -> bool:
@@ -75,15 +76,19 @@ class TopicSet:
 
     def add_to(self, union: bytearray) -> bytearray:
         """The union of this set with a map of others, which is used up."""
-        if self._numbers is not None:
-            for number in self._numbers:
-                mark(union, number)
-            return union
+        if not self._map:
+            self._map = self._as_map()
         if not union:
             return self._map[:]
         size = max(len(union), len(self._map))
         bits = int.from_bytes(union, "little") | int.from_bytes(self._map, "little")
         return bytearray(bits.to_bytes(size, "little"))
+
+    def _as_map(self) -> bytearray:
+        topics = bytearray()
+        for number in self._numbers or ():
+            mark(topics, number)
+        return topics
 
     def _matches(self, name: str) -> bool:
         if not self.prefix and name.startswith("$"):
