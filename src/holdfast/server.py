@@ -108,7 +108,8 @@ async def _listen(address: ListenAddress, driver: Driver) -> asyncio.Server:
             driver.protocol, address.host, address.port, backlog=BACKLOG
         )
     except OSError as error:
-        reason = str(error) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        is_lookup = isinstance(error, socket.gaierror)
+        reason = error.strerror if is_lookup else os.strerror(error.errno or 0)
         raise type(error)(error.errno, f"cannot listen on {address}: {reason}") from error
 
 

@@ -13,6 +13,8 @@ FEED_ENTRIES_MAX: Final = 4096  # entries of the tail that one session looks at 
 OUTPUT_BYTES_MAX: Final = 4 * 1024 * 1024  # bytes waiting for one connection in the broker
 ENDED_SUBSCRIPTIONS_MAX: Final = 64  # that still serve a session behind; then SUBACK 0x97
 ROUTES_MAX: Final = 20_000  # topics whose matches are cached
+ROUTE_TOPIC_CHARACTERS_MAX: Final = 256  # of such a topic: with both, some 15 MB
+RETAINED_WAITING_MAX: Final = 100_000  # retained messages under way to a session; then SUBACK 0x97
 INPUT_UNCOMMITTED_BYTES_MAX: Final = 4 * 1024 * 1024  # of one publisher, then it is not read
 
 

@@ -170,15 +170,14 @@ class Router:
 
     # --- retained messages of a new subscription
 
-    def send_retained(self, subscription: Subscription) -> None:
+    def send_retained(self, subscription: Subscription, messages: list[Message]) -> None:
         """Send the retained messages that match a subscription just made.
 
         To a durable session at QoS 1 or 2 they go through the log, addressed to it alone: there
         they can be sent again after their slot is replaced. Source: [MQTT-3.3.1-9].
         """
         session = subscription.session
-        deliveries: list[RetainedDelivery] = []
-        for message in self.retained.matching(subscription.topic_filter):
+        for message in messages:
             if message.expires_at_ms != 0 and message.expires_at_ms <= self.now_ms:
                 continue
             if subscription.is_no_local and message.publisher == session.client_id:
@@ -198,12 +197,11 @@ class Router:
                 if not session.is_behind:
                     self._give_retained(session, subscription, copy, lsn)
             else:
-                deliveries.append(RetainedDelivery(message, subscription))
-        if deliveries:
-            deliveries.reverse()  # the list is emptied from its end
-            if session.retained_waiting is not None:
-                deliveries.extend(session.retained_waiting)
-            session.retained_waiting = deliveries
+                if session.retained_waiting is None:
+                    session.retained_waiting = []
+                    session.retained_next = 0
+                session.retained_waiting.append(RetainedDelivery(message, subscription))
+        if session.retained_waiting is not None:
             self._send_retained_waiting(session)
 
     def _give_retained(
@@ -226,14 +224,15 @@ class Router:
         connection = session.connection
         if waiting is None or connection is None:
             return
-        while waiting and connection.has_room:
-            delivery = waiting[-1]
+        index = session.retained_next
+        while index < len(waiting) and connection.has_room:
+            delivery = waiting[index]
             message = delivery.message
             subscription = delivery.subscription
             qos = min(subscription.qos, message.qos)
             if qos > 0 and session.in_flight_room <= 0:
-                return
-            waiting.pop()
+                break
+            index += 1
             if self.retained.get(message.topic) is not message:
                 continue
             if session.subscriptions.get(subscription.topic_filter) is not subscription:
@@ -245,7 +244,8 @@ class Router:
                 self._send(connection, data, wait)
             else:
                 self._deliver(session, connection, subscription, outgoing, 0, qos, True, wait)
-        if not waiting:
+        session.retained_next = index
+        if index == len(waiting):
             session.retained_waiting = None
 
     # --- catching up

@@ -134,6 +134,7 @@ class Session:
         self.is_pump_listed = False
         self.resend: list[int] | None = None  # packet identifiers still to be sent again
         self.retained_waiting: list[RetainedDelivery] | None = None
+        self.retained_next = 0  # the first of them that has not been sent
         self.is_recorded = False
         self.is_dirty = False
         self.is_row_dirty = False

@@ -2,10 +2,11 @@
 
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import Connection
-from holdfast.broker.limits import ENDED_SUBSCRIPTIONS_MAX
+from holdfast.broker.limits import ENDED_SUBSCRIPTIONS_MAX, RETAINED_WAITING_MAX
 from holdfast.broker.router import Router
 from holdfast.broker.session import Session, Subscription
 from holdfast.errors import ProtocolError
+from holdfast.message import Message
 from holdfast.protocol.encode import encode
 from holdfast.protocol.packets import Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
 from holdfast.protocol.reason_codes import (
@@ -31,9 +32,14 @@ def subscribe(
     if properties is not None and properties.subscription_identifiers:
         identifier = properties.subscription_identifiers[0]
     codes: list[int] = []
-    with_retained: list[Subscription] = []
+    # The last subscription to each filter, with the retained messages that it brings.
+    with_retained: dict[str, tuple[Subscription, list[Message]]] = {}
+    waiting = session.retained_waiting
+    retained_count = 0 if waiting is None else len(waiting) - session.retained_next
     for request in packet.requests:
         refusal = _refusal(request, session, connection)
+        if refusal == SUCCESS and retained_count >= RETAINED_WAITING_MAX:
+            refusal = QUOTA_EXCEEDED
         if refusal != SUCCESS:
             codes.append(refusal if connection.is_v5 else FAILURE)
             continue
@@ -42,13 +48,18 @@ def subscribe(
         codes.append(request.qos)
         # [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
         if request.retain_handling == 0 or (request.retain_handling == 1 and is_new):
-            with_retained.append(subscription)
+            if request.topic_filter not in with_retained:
+                messages = router.retained.matching(request.topic_filter)
+                retained_count += len(messages)
+            else:
+                messages = with_retained[request.topic_filter][1]
+            with_retained[request.topic_filter] = (subscription, messages)
     wait = commits.filling if session.is_durable else 0
     connection.answer(encode(Suback(packet.packet_id, codes), connection.version), wait)
-    for subscription in with_retained:
-        # A later filter of the same packet may have replaced it.
+    for subscription, messages in with_retained.values():
+        # A later filter of the same packet may have replaced it, with another Retain Handling.
         if session.subscriptions.get(subscription.topic_filter) is subscription:
-            router.send_retained(subscription)
+            router.send_retained(subscription, messages)
 
 
 def unsubscribe(

@@ -6,7 +6,7 @@ only how many there are: an absent session costs nothing when a message is publi
 
 from typing import final
 
-from holdfast.broker.limits import ROUTES_MAX
+from holdfast.broker.limits import ROUTE_TOPIC_CHARACTERS_MAX, ROUTES_MAX
 from holdfast.broker.session import Session, Subscription, merge
 
 
@@ -101,10 +101,11 @@ class TopicTree:
         if route is not None and route.is_current(self._generation):
             return route
         if route is None:
-            if len(self._routes) >= ROUTES_MAX:
-                self._routes.clear()
             route = Route(topic)
-            self._routes[topic] = route
+            if len(topic) <= ROUTE_TOPIC_CHARACTERS_MAX:
+                if len(self._routes) >= ROUTES_MAX:
+                    self._routes.clear()
+                self._routes[topic] = route
         self._fill(route)
         return route
 

@@ -64,7 +64,7 @@ def serve(
         ),
     ] = None,
     data_dir: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="DIR", help="Folder of the store, made if missing. Default: data."),
     ] = None,
     store: Annotated[
