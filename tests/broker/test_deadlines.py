@@ -15,7 +15,7 @@ from holdfast.broker.deadlines import (
 SETTINGS = settings(derandomize=True, deadline=None, database=None)
 KINDS = [CONNECT_TIMEOUT, KEEP_ALIVE, SESSION_EXPIRY, WILL_DUE, LAZY_COMMIT]
 entries = st.tuples(st.integers(0, 20), st.sampled_from(KINDS), st.integers(0, 5))
-steps = st.lists(st.one_of(entries, st.integers(0, 25)), max_size=60)
+steps = st.lists(st.one_of(entries, st.integers(0, 25)), min_size=15, max_size=60)
 
 
 @SETTINGS

@@ -17,7 +17,7 @@ def entry(lsn: int, payload: bytes = b"") -> LogEntry:
 
 
 # A payload to append, or how much of what is there has become durable, in quarters.
-steps = st.lists(st.one_of(st.sampled_from(PAYLOADS), st.integers(0, 4)), max_size=40)
+steps = st.lists(st.one_of(st.sampled_from(PAYLOADS), st.integers(0, 4)), min_size=15, max_size=40)
 
 
 @SETTINGS

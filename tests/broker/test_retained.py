@@ -16,7 +16,9 @@ filters = st.builds(
     st.lists(st.sampled_from(["a", "b", "", "$s", "+", "+"]), max_size=4),
     st.sampled_from([[], ["#"]]),
 ).filter(bool)
-steps = st.lists(st.tuples(st.sampled_from(["set", "set", "clear"]), topics), max_size=40)
+steps = st.lists(
+    st.tuples(st.sampled_from(["set", "set", "clear"]), topics), min_size=15, max_size=40
+)
 
 
 def message(topic: str, payload: bytes = b"x") -> Message:

@@ -38,6 +38,7 @@ steps = st.lists(
         st.sampled_from([0, 1, 2, 4, 5, 9, 10, 14]),
         st.sampled_from(TOPICS),
     ),
+    min_size=15,
     max_size=40,
 )
 

@@ -150,7 +150,8 @@ class Connection:
         """The batch under way is durable: what waited for it may leave."""
         if self.state == CLOSED:
             return
-        self._has_sent = True
+        # What ``note_input`` left there is nothing that is sent.
+        self._has_sent = self._has_sent or any(self._committing)
         self._ready.extend(self._committing)
         self._committing = []
         self._acks_committing = 0
