@@ -53,3 +53,13 @@ def test_matches_of_long_topics_are_not_kept() -> None:
     for number in range(50):
         publisher.publish(f"{number}/" + "x" * ROUTE_TOPIC_CHARACTERS_MAX, "m")
     assert len(world.broker._router.tree._routes) == 0
+
+
+@pytest.mark.spec("MQTT5-3.8.4-5", "MQTT5-3.3.1-9")
+def test_a_later_request_without_retained_messages_does_not_take_back_those_of_an_earlier() -> None:
+    world = World()
+    world.transient("p").publish("t", "m", 1, 1, retain=True)
+    client = world.transient("c")
+    requests = [SubscriptionRequest("t", 0), SubscriptionRequest("t", 1, retain_handling=2)]
+    client.send(Subscribe(1, requests))
+    assert client.received() == ["SUBACK #1 0x00 0x01", "PUBLISH t m q1 #1 retain"]

@@ -4,7 +4,12 @@ from holdfast.broker.commits import Commits
 from holdfast.broker.connection import Connection
 from holdfast.broker.limits import ENDED_SUBSCRIPTIONS_MAX, RETAINED_WAITING_MAX
 from holdfast.broker.router import Router
-from holdfast.broker.session import Session, Subscription
+from holdfast.broker.session import (
+    OPTION_NO_LOCAL,
+    OPTION_RETAIN_AS_PUBLISHED,
+    Session,
+    Subscription,
+)
 from holdfast.errors import ProtocolError
 from holdfast.message import Message
 from holdfast.protocol.encode import encode
@@ -32,8 +37,7 @@ def subscribe(
     if properties is not None and properties.subscription_identifiers:
         identifier = properties.subscription_identifiers[0]
     codes: list[int] = []
-    # The last subscription to each filter, with the retained messages that it brings.
-    with_retained: dict[str, tuple[Subscription, list[Message]]] = {}
+    with_retained: dict[str, list[Message]] = {}  # by topic filter: each brings them once
     waiting = session.retained_waiting
     retained_count = 0 if waiting is None else len(waiting) - session.retained_next
     for request in packet.requests:
@@ -44,22 +48,18 @@ def subscribe(
             codes.append(refusal if connection.is_v5 else FAILURE)
             continue
         is_new = request.topic_filter not in session.subscriptions
-        subscription = _put(session, request, identifier, router, commits)
+        _put(session, request, identifier, router, commits)
         codes.append(request.qos)
         # [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
-        if request.retain_handling == 0 or (request.retain_handling == 1 and is_new):
-            if request.topic_filter not in with_retained:
-                messages = router.retained.matching(request.topic_filter)
-                retained_count += len(messages)
-            else:
-                messages = with_retained[request.topic_filter][1]
-            with_retained[request.topic_filter] = (subscription, messages)
+        brings_retained = request.retain_handling == 0 or (request.retain_handling == 1 and is_new)
+        if brings_retained and request.topic_filter not in with_retained:
+            messages = router.retained.matching(request.topic_filter)
+            retained_count += len(messages)
+            with_retained[request.topic_filter] = messages
     wait = commits.filling if session.is_durable else 0
     connection.answer(encode(Suback(packet.packet_id, codes), connection.version), wait)
-    for subscription, messages in with_retained.values():
-        # A later filter of the same packet may have replaced it, with another Retain Handling.
-        if session.subscriptions.get(subscription.topic_filter) is subscription:
-            router.send_retained(subscription, messages)
+    for topic_filter, messages in with_retained.items():
+        router.send_retained(session.subscriptions[topic_filter], messages)
 
 
 def unsubscribe(
@@ -108,7 +108,7 @@ def _put(
     identifier: int,
     router: Router,
     commits: Commits,
-) -> Subscription:
+) -> None:
     """Make the subscription, or let it take the place of the one to the same filter.
 
     A replacement counts from now on, its predecessor until now: no gap and no double
@@ -116,20 +116,19 @@ def _put(
     """
     options = request.qos
     if request.no_local:
-        options |= 0x04
+        options |= OPTION_NO_LOCAL
     if request.retain_as_published:
-        options |= 0x08
+        options |= OPTION_RETAIN_AS_PUBLISHED
     new = Subscription(session, request.topic_filter, options, identifier, commits.next_lsn)
     old = session.subscriptions.get(request.topic_filter)
     if old is not None:
         if old.options == new.options and old.identifiers == new.identifiers:
-            return old
+            return
         _take_out(session, old, router, commits)
     session.add(new)
     router.tree.add(new, True)
     if session.is_recorded:
         commits.put_subscription(new.record())
-    return new
 
 
 def _take_out(session: Session, old: Subscription, router: Router, commits: Commits) -> None:
