@@ -1,4 +1,4 @@
-"""What the tests share: the brokers of the end-to-end tests, and the mark for the standards."""
+"""What the tests share: the brokers of the end-to-end tests."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -11,10 +11,6 @@ from tests.support.broker import BrokerProcess, NewBroker
 from tests.support.wire import LEVEL_NAMES, LEVELS, Dial, Wire
 
 _numbers = itertools.count(1)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "spec(id): the statement of a standard that a test proves")
 
 
 @pytest.fixture(params=LEVELS, ids=LEVEL_NAMES)

@@ -17,7 +17,7 @@ from holdfast.broker.sessions import Sessions
 from holdfast.broker.step import DEBUG, INFO, WARNING, Event
 from holdfast.broker.subscribing import subscribe, unsubscribe
 from holdfast.errors import ProtocolError
-from holdfast.message import Message, Properties, message_bytes
+from holdfast.message import Message, Properties
 from holdfast.protocol.decode import decode, decode_publish, peek_packet_id, peek_version
 from holdfast.protocol.encode import (
     PINGRESP_BYTES,
@@ -313,7 +313,7 @@ class Broker:
         wait = self._router.publish(message, wire, connection.is_v5, after)
         if wait > 0:
             session.publish_wait = wait
-            connection.note_input(message_bytes(message))
+            connection.note_input(connection.framer.end - connection.framer.start)
         if qos == 1:
             self._send_puback(connection, packet.packet_id, wait)
         elif qos == 2:

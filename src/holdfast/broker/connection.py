@@ -73,6 +73,10 @@ class Connection:
             or not self.has_room
         )
 
+    def is_too_large(self, data: bytes) -> bool:
+        """Whether a packet is above the client's Maximum Packet Size [MQTT-3.1.2-24]."""
+        return self.packet_bytes_max_out != 0 and len(data) > self.packet_bytes_max_out
+
     def send(self, data: bytes, wait: int) -> None:
         """Send ``data`` once batch ``wait`` is durable; 0 waits for nothing of its own."""
         if self.state == CLOSED:
@@ -104,7 +108,7 @@ class Connection:
         Raises ProtocolError if the peer's Maximum Packet Size does not allow it: then there is
         no way to go on [MQTT-3.1.2-24].
         """
-        if self.packet_bytes_max_out != 0 and len(data) > self.packet_bytes_max_out:
+        if self.is_too_large(data):
             raise ProtocolError(
                 PACKET_TOO_LARGE,
                 f"expected a Maximum Packet Size of {len(data)} bytes or more for this answer, "
@@ -115,7 +119,7 @@ class Connection:
     def send_last(self, data: bytes) -> None:
         """Send a DISCONNECT past all that waits, unless CONNACK still waits [MQTT-3.14.0-1]."""
         if self._has_sent and self.state != CLOSED:
-            if self.packet_bytes_max_out != 0 and len(data) > self.packet_bytes_max_out:
+            if self.is_too_large(data):
                 return
             self._wait = 0
             self.send(data, 0)

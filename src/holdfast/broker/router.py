@@ -124,13 +124,17 @@ class Router:
                 self._counters.dropped_qos0 += 1
         elif session.is_behind:
             return
-        elif session.in_flight_room <= 0 or not connection.has_room or session.resend is not None:
-            assert lsn > 0
-            session.is_behind = True
-            session.position = lsn
-            self.want_pump(session)
+        elif not _takes_more(session, connection):
+            self._fall_behind(session, lsn)
         else:
             self._deliver(session, connection, subscription, outgoing, lsn, qos, retain, wait)
+
+    def _fall_behind(self, session: Session, lsn: int) -> None:
+        """From this entry of the log on, the session is given what it reads."""
+        assert lsn > 0
+        session.is_behind = True
+        session.position = lsn
+        self.want_pump(session)
 
     def _deliver(
         self,
@@ -149,7 +153,7 @@ class Router:
         """
         packet_id = session.sender.publish(lsn, qos)
         data = outgoing.packet(subscription, connection.is_v5, qos, retain, False, packet_id)
-        if connection.packet_bytes_max_out != 0 and len(data) > connection.packet_bytes_max_out:
+        if connection.is_too_large(data):
             # [MQTT-3.1.2-25]: dropped unsent, and treated as delivered.
             del session.sender.in_flight[packet_id]
             self._counters.too_large += 1
@@ -162,7 +166,7 @@ class Router:
 
     def _send(self, connection: Connection, data: bytes, wait: int) -> None:
         """Send a QoS 0 message."""
-        if connection.packet_bytes_max_out != 0 and len(data) > connection.packet_bytes_max_out:
+        if connection.is_too_large(data):
             self._counters.too_large += 1
             return
         connection.send(data, wait)
@@ -209,10 +213,8 @@ class Router:
     ) -> None:
         connection = session.connection
         assert connection is not None
-        if session.in_flight_room <= 0 or not connection.has_room or session.resend is not None:
-            session.is_behind = True
-            session.position = lsn
-            self.want_pump(session)
+        if not _takes_more(session, connection):
+            self._fall_behind(session, lsn)
             return
         outgoing = Outgoing(message, self.now_ms, None, False)
         wait = self._commits.filling
@@ -476,7 +478,7 @@ class Router:
         qos = 1 if value & 3 == SENT_QOS_1 else 2
         outgoing = Outgoing(message, self.now_ms, None, False)
         data = outgoing.packet(subscription, connection.is_v5, qos, retain, True, packet_id)
-        if connection.packet_bytes_max_out != 0 and len(data) > connection.packet_bytes_max_out:
+        if connection.is_too_large(data):
             del session.sender.in_flight[packet_id]
             self._counters.too_large += 1
             return
@@ -501,10 +503,13 @@ def _must_log(targets: list[Subscription]) -> bool:
             if (
                 session.is_durable
                 or session.is_behind
-                or session.resend is not None
-                or session.in_flight_room <= 0
                 or connection is None
-                or not connection.has_room
+                or not _takes_more(session, connection)
             ):
                 return True
     return False
+
+
+def _takes_more(session: Session, connection: Connection) -> bool:
+    """Whether a session online can be sent one more QoS 1 or 2 message now."""
+    return session.in_flight_room > 0 and connection.has_room and session.resend is None

@@ -17,13 +17,12 @@ CLOSE_TIMEOUT_S: Final = 5.0  # for a peer that does not read what is sent befor
 class NetConnection(asyncio.Protocol):
     """The event loop's side of one connection; ``peer`` is the broker's."""
 
-    __slots__ = ("_driver", "_is_paused", "inbox", "is_lost", "peer", "transport")
+    __slots__ = ("_driver", "_is_paused", "inbox", "peer", "transport")
 
     def __init__(self, driver: "Driver") -> None:
         self._driver = driver
         self._is_paused = False
         self.inbox: list[bytes] = []
-        self.is_lost = False
         self.transport: asyncio.Transport | None = None
         self.peer: Connection | None = None
 
@@ -40,7 +39,6 @@ class NetConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
             self._read_rest()
-        self.is_lost = True
         self.transport = None
         self._driver.lost(self)
 

@@ -74,10 +74,6 @@ class Driver:
         self._trim_timer: asyncio.TimerHandle | None = None
         self._settled: asyncio.Future[None] | None = None  # set while ``stop`` waits for it
 
-    @property
-    def connections(self) -> int:
-        return len(self._connections)
-
     def protocol(self) -> NetConnection:
         """What the event loop makes for each accepted connection."""
         return NetConnection(self)
