@@ -12,19 +12,17 @@ from holdfast.broker.connection import AWAITS_CONNECT, CLOSED, CONNECTED, Connec
 from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import CONNECT_TIMEOUT, KEEP_ALIVE, LAZY_COMMIT, Deadlines
 from holdfast.broker.limits import KEEP_ALIVE_LOOK_MS, LAZY_COMMIT_MS, Limits
+from holdfast.broker.publishing import Publishing
 from holdfast.broker.router import ReadWanted, Router
 from holdfast.broker.sessions import Sessions
 from holdfast.broker.step import DEBUG, INFO, WARNING, Event
 from holdfast.broker.subscribing import subscribe, unsubscribe
 from holdfast.errors import ProtocolError
-from holdfast.message import Message, Properties
 from holdfast.protocol.decode import decode, decode_publish, peek_packet_id, peek_version
 from holdfast.protocol.encode import (
     PINGRESP_BYTES,
     encode,
-    encode_puback,
     encode_pubcomp,
-    encode_pubrec,
     encode_pubrel,
 )
 from holdfast.protocol.packets import (
@@ -42,7 +40,6 @@ from holdfast.protocol.packets import (
     Pingreq,
     Puback,
     Pubcomp,
-    Publish,
     Pubrec,
     Pubrel,
     Subscribe,
@@ -54,13 +51,10 @@ from holdfast.protocol.reason_codes import (
     DISCONNECT_CODES_OF_SERVER,
     FAILURE,
     KEEP_ALIVE_TIMEOUT,
-    NO_MATCHING_SUBSCRIBERS,
     NORMAL_DISCONNECTION,
     PACKET_IDENTIFIER_NOT_FOUND,
     PROTOCOL_ERROR,
-    RECEIVE_MAXIMUM_EXCEEDED,
     SERVER_SHUTTING_DOWN,
-    TOPIC_ALIAS_INVALID,
     UNSUPPORTED_PROTOCOL_VERSION,
     connack_return_code,
     reason_name,
@@ -93,6 +87,9 @@ class Broker:
             self.counters,
             instance,
             self._connections,
+        )
+        self._publishing = Publishing(
+            limits, self._commits, self._router, self.counters, self.events
         )
         self._topics = TopicCache()
         self._now_ms = now_ms
@@ -193,8 +190,8 @@ class Broker:
 
     def take_events(self) -> list[Event]:
         """What the operator is to be told."""
-        events = self.events
-        self.events = []
+        events = self.events.copy()
+        self.events.clear()
         return events
 
     @property
@@ -245,7 +242,7 @@ class Broker:
         version = connection.version
         if packet_type == PUBLISH:
             publish = decode_publish(buffer, framer.start, framer.end, version, self._topics)
-            self._publish(connection, publish)
+            self._publishing.publish(connection, publish)
             return
         packet_id = peek_packet_id(buffer, framer.start, framer.end)
         if packet_id != 0:
@@ -279,78 +276,6 @@ class Broker:
             raise ProtocolError(
                 PROTOCOL_ERROR, "expected a packet that a client sends, another one came"
             )
-
-    def _publish(self, connection: Connection, packet: Publish) -> None:
-        """Take a PUBLISH. Its acknowledgement waits for what it promises to be durable."""
-        session = connection.session
-        assert session is not None
-        self.counters.received += 1
-        qos = packet.qos
-        if qos == 2 and session.received.holds(packet.packet_id):
-            # [MQTT-4.3.3-10]. The first one may still be on its way to the disk.
-            connection.answer(encode_pubrec(packet.packet_id), self._commits.filling)
-            return
-        commits = self._commits
-        receive_maximum = self.limits.receive_maximum
-        if qos > 0 and connection.is_v5 and connection.open_publishes >= receive_maximum:
-            raise ProtocolError(
-                RECEIVE_MAXIMUM_EXCEEDED,
-                f"expected at most {receive_maximum} open publishes, another came",
-            )
-        message = Message(
-            packet.topic, packet.payload, qos, packet.retain, None, 0, session.client_id
-        )
-        properties = packet.properties
-        wire: bytes | None = None
-        if properties is not None:
-            self._take_properties(message, properties)
-        elif qos == 0 and not packet.retain:
-            framer = connection.framer
-            wire = framer.buffer[framer.start : framer.end]
-        after = session.publish_wait
-        if after <= commits.durable:
-            after = 0
-        wait = self._router.publish(message, wire, connection.is_v5, after)
-        if wait > 0:
-            session.publish_wait = wait
-            connection.note_input(connection.framer.end - connection.framer.start)
-        if qos == 1:
-            self._send_puback(connection, packet.packet_id, wait)
-        elif qos == 2:
-            session.received.publish(packet.packet_id)
-            connection.received_open += 1
-            if session.is_durable:
-                commits.touch(session)
-                wait = commits.filling
-            if connection.is_v5 and not self._router.had_match:
-                answer = encode(Pubrec(packet.packet_id, NO_MATCHING_SUBSCRIBERS), MQTT_5_0)
-                connection.answer(answer, wait)
-            else:
-                connection.answer(encode_pubrec(packet.packet_id), wait)
-
-    def _send_puback(self, connection: Connection, packet_id: int, wait: int) -> None:
-        if connection.is_v5 and not self._router.had_match:
-            answer = encode(Puback(packet_id, NO_MATCHING_SUBSCRIBERS), MQTT_5_0)
-            connection.send_puback(answer, wait)
-        else:
-            connection.send_puback(encode_puback(packet_id), wait)
-
-    def _take_properties(self, message: Message, properties: Properties) -> None:
-        """Move what is forwarded from a PUBLISH into its message."""
-        if properties.topic_alias is not None:
-            raise ProtocolError(
-                TOPIC_ALIAS_INVALID,
-                f"expected no Topic Alias (maximum 0), {properties.topic_alias} came",
-            )
-        if properties.subscription_identifiers:
-            raise ProtocolError(
-                PROTOCOL_ERROR, "expected no Subscription Identifier from a client, one came"
-            )
-        expiry_s = properties.message_expiry_interval
-        if expiry_s is not None:
-            message.expires_at_ms = self._now_ms + expiry_s * 1000
-            properties.message_expiry_interval = None
-        message.properties = properties
 
     def _acknowledgement(
         self, connection: Connection, packet_type: int, packet_id: int, is_success: bool

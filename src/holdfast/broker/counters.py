@@ -13,6 +13,7 @@ class Counters:
         self.logged = 0
         self.dropped_qos0 = 0  # for a subscriber whose socket was full
         self.too_large = 0  # for a subscriber whose Maximum Packet Size is smaller
+        self.refused = 0  # PUBLISH packets that a client was told no for
         self.protocol_errors = 0
         self.connections = 0
         self.takeovers = 0

@@ -130,11 +130,43 @@ class RetainedRecord:
 
 
 @final
+class GroupRecord:
+    """One shared group, kept under its ``number``, which counts with the session numbers.
+
+    ``topic_filter`` is the whole one of its members, ``$share/name/filter``. Everything below
+    ``cursor`` has been handed to a member. ``returned`` holds the lsns that a member gave back
+    without having acknowledged them, packed by ``pack_in_flight``; a store keeps it as it is.
+    """
+
+    def __init__(self, number: int, topic_filter: str, cursor: int, returned: bytes) -> None:
+        self.number = number
+        self.topic_filter = topic_filter
+        self.cursor = cursor
+        self.returned = returned
+
+
+@final
+class DelayedRecord:
+    """A message that is to be published at ``due_ms`` (Unix time), kept under its ``number``.
+
+    Numbers count from 1; one may be used again when its message is gone. ``seconds`` is the delay
+    that was asked for: it is part of the address that cancels the message.
+    """
+
+    def __init__(self, number: int, due_ms: int, seconds: int, message: Message) -> None:
+        self.number = number
+        self.due_ms = due_ms
+        self.seconds = seconds
+        self.message = message
+
+
+@final
 class Batch:
     """The records of one commit. Within each list the later record of a key replaces the earlier.
 
-    Applied in this order: ``ended`` (everything of these session numbers goes), ``sessions``,
-    ``subscriptions_removed`` (by key), ``subscriptions``, ``states``, ``retained``, ``entries``.
+    Applied in this order: ``ended`` (everything of these session or group numbers goes),
+    ``sessions``, ``groups``, ``subscriptions_removed`` (by key), ``subscriptions``, ``states``,
+    ``retained``, ``delayed_removed`` (by number), ``delayed``, ``entries``.
     """
 
     def __init__(self) -> None:
@@ -145,6 +177,9 @@ class Batch:
         self.subscriptions: list[SubscriptionRecord] = []
         self.subscriptions_removed: list[SubscriptionRecord] = []
         self.retained: list[RetainedRecord] = []
+        self.groups: list[GroupRecord] = []
+        self.delayed: list[DelayedRecord] = []
+        self.delayed_removed: list[int] = []
 
     @property
     def is_empty(self) -> bool:
@@ -156,6 +191,9 @@ class Batch:
             or self.subscriptions
             or self.subscriptions_removed
             or self.retained
+            or self.groups
+            or self.delayed
+            or self.delayed_removed
         )
 
 
@@ -222,6 +260,8 @@ class Snapshot:
         self.states: list[StateRecord] = []
         self.subscriptions: list[SubscriptionRecord] = []
         self.retained: list[RetainedRecord] = []
+        self.groups: list[GroupRecord] = []
+        self.delayed: list[DelayedRecord] = []
 
 
 def encode_message(message: Message) -> bytes:

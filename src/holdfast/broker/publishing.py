@@ -1,0 +1,141 @@
+"""PUBLISH from a client: checked, routed, acknowledged, or refused. Source: MQTT 5.0 §3.3."""
+
+from typing import final
+
+from holdfast.broker.commits import Commits
+from holdfast.broker.connection import Connection
+from holdfast.broker.counters import Counters
+from holdfast.broker.limits import Limits
+from holdfast.broker.router import Router
+from holdfast.broker.step import WARNING, Event
+from holdfast.errors import ProtocolError
+from holdfast.message import Message, Properties
+from holdfast.protocol.encode import encode, encode_puback, encode_pubrec
+from holdfast.protocol.packets import MQTT_5_0, Puback, Publish, Pubrec
+from holdfast.protocol.reason_codes import (
+    NO_MATCHING_SUBSCRIBERS,
+    NOT_AUTHORIZED,
+    PROTOCOL_ERROR,
+    RECEIVE_MAXIMUM_EXCEEDED,
+    TOPIC_ALIAS_INVALID,
+)
+
+
+@final
+class Publishing:
+    """Takes the PUBLISH packets of all connections."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        commits: Commits,
+        router: Router,
+        counters: Counters,
+        events: list[Event],
+    ) -> None:
+        self._limits = limits
+        self._commits = commits
+        self._router = router
+        self._counters = counters
+        self._events = events
+
+    def publish(self, connection: Connection, packet: Publish) -> None:
+        """Take a PUBLISH. Its acknowledgement waits for what it promises to be durable."""
+        session = connection.session
+        assert session is not None
+        self._counters.received += 1
+        qos = packet.qos
+        commits = self._commits
+        if qos == 2 and session.received.holds(packet.packet_id):
+            # [MQTT-4.3.3-10]. The first one may still be on its way to the disk.
+            connection.answer(encode_pubrec(packet.packet_id), commits.filling)
+            return
+        receive_maximum = self._limits.receive_maximum
+        if qos > 0 and connection.is_v5 and connection.open_publishes >= receive_maximum:
+            raise ProtocolError(
+                RECEIVE_MAXIMUM_EXCEEDED,
+                f"expected at most {receive_maximum} open publishes, another came",
+            )
+        message = Message(
+            packet.topic, packet.payload, qos, packet.retain, None, 0, session.client_id
+        )
+        properties = packet.properties
+        wire: bytes | None = None
+        if properties is not None:
+            self._take_properties(message, properties)
+        elif qos == 0 and not packet.retain:
+            framer = connection.framer
+            wire = framer.buffer[framer.start : framer.end]
+        if message.topic.startswith("$SYS/"):
+            detail = "expected a topic outside $SYS, which only the broker publishes under"
+            self._refuse(connection, packet, NOT_AUTHORIZED, detail)
+            return
+        after = session.publish_wait
+        if after <= commits.durable:
+            after = 0
+        wait = self._router.publish(message, wire, connection.is_v5, after)
+        if wait > 0:
+            session.publish_wait = wait
+            connection.note_input(connection.framer.end - connection.framer.start)
+        if qos > 0:
+            self._accept(connection, packet, wait)
+
+    def _accept(self, connection: Connection, packet: Publish, wait: int) -> None:
+        """Answer a QoS 1 or 2 PUBLISH that was routed."""
+        has_match = self._router.had_match or not connection.is_v5
+        packet_id = packet.packet_id
+        if packet.qos == 1:
+            if has_match:
+                connection.send_puback(encode_puback(packet_id), wait)
+            else:
+                answer = encode(Puback(packet_id, NO_MATCHING_SUBSCRIBERS), MQTT_5_0)
+                connection.send_puback(answer, wait)
+            return
+        session = connection.session
+        assert session is not None
+        session.received.publish(packet_id)
+        connection.received_open += 1
+        if session.is_durable:
+            self._commits.touch(session)
+            wait = self._commits.filling
+        if has_match:
+            connection.answer(encode_pubrec(packet_id), wait)
+        else:
+            connection.answer(encode(Pubrec(packet_id, NO_MATCHING_SUBSCRIBERS), MQTT_5_0), wait)
+
+    def _refuse(
+        self, connection: Connection, packet: Publish, reason_code: int, detail: str
+    ) -> None:
+        """Say no to one PUBLISH with a reason code that PUBACK and PUBREC may carry.
+
+        Nothing says no to QoS 0: the message is dropped, counted and logged. Before 5.0 nothing
+        does at all, and a positive answer would be a lie: raises ProtocolError, which closes.
+        Source: [MQTT-4.3.3-9] for the identifier, which is free again; 3.1.1: [MQTT-3.3.5-2].
+        """
+        self._counters.refused += 1
+        if packet.qos == 0:
+            text = f"PUBLISH dropped: {detail}"
+            self._events.append(Event(WARNING, text, connection.client_id, connection.address))
+        elif not connection.is_v5:
+            raise ProtocolError(reason_code, detail)
+        elif packet.qos == 1:
+            connection.answer(encode(Puback(packet.packet_id, reason_code), MQTT_5_0), 0)
+        else:
+            connection.answer(encode(Pubrec(packet.packet_id, reason_code), MQTT_5_0), 0)
+
+    def _take_properties(self, message: Message, properties: Properties) -> None:
+        """Move what is forwarded from a PUBLISH into its message."""
+        if properties.topic_alias is not None:
+            raise ProtocolError(
+                TOPIC_ALIAS_INVALID,
+                f"expected no Topic Alias (maximum 0), {properties.topic_alias} came",
+            )
+        if properties.subscription_identifiers:
+            raise ProtocolError(
+                PROTOCOL_ERROR, "expected no Subscription Identifier from a client, one came"
+            )
+        expiry_s = properties.message_expiry_interval
+        if expiry_s is not None:
+            message.expires_at_ms = self._router.now_ms + expiry_s * 1000
+            properties.message_expiry_interval = None
+        message.properties = properties
