@@ -9,7 +9,9 @@ from holdfast.protocol.topics import matches
 from holdfast.store.records import (
     OPEN,
     Batch,
+    DelayedRecord,
     FilterSpan,
+    GroupRecord,
     LogEntry,
     LogSlice,
     ReadRequest,
@@ -30,6 +32,8 @@ class ModelStore:
         self.states: dict[int, StateRecord] = {}
         self.subscriptions: dict[tuple[int, str, int], SubscriptionRecord] = {}
         self.retained: dict[str, Message] = {}
+        self.groups: dict[int, GroupRecord] = {}
+        self.delayed: dict[int, DelayedRecord] = {}
         self.next_lsn = 1
         self.next_session = 1
 
@@ -47,6 +51,8 @@ class ModelStore:
         snapshot.retained = [
             RetainedRecord(topic, _message(message)) for topic, message in self.retained.items()
         ]
+        snapshot.groups = [_group(record) for record in self.groups.values()]
+        snapshot.delayed = [_delayed(record) for record in self.delayed.values()]
         return snapshot
 
     def commit(self, batch: Batch) -> None:
@@ -55,6 +61,9 @@ class ModelStore:
         for session in batch.sessions:
             self.sessions[session.number] = _session(session)
             self.next_session = max(self.next_session, session.number + 1)
+        for group in batch.groups:
+            self.groups[group.number] = _group(group)
+            self.next_session = max(self.next_session, group.number + 1)
         for record in batch.subscriptions_removed:
             self.subscriptions.pop(_key(record), None)
         for record in batch.subscriptions:
@@ -66,6 +75,10 @@ class ModelStore:
                 self.retained.pop(retained.topic, None)
             else:
                 self.retained[retained.topic] = _message(retained.message)
+        for delayed in batch.delayed:
+            self.delayed[delayed.number] = _delayed(delayed)
+        for number in batch.delayed_removed:
+            self.delayed.pop(number, None)
         for entry in batch.entries:
             assert entry.lsn == self.next_lsn, "the log is dense"
             self.entries[entry.lsn] = _entry(entry)
@@ -99,6 +112,7 @@ class ModelStore:
     def _end(self, number: int) -> None:
         self.sessions.pop(number, None)
         self.states.pop(number, None)
+        self.groups.pop(number, None)
         for key in [key for key in self.subscriptions if key[0] == number]:
             del self.subscriptions[key]
 
@@ -175,3 +189,11 @@ def _subscription(record: SubscriptionRecord) -> SubscriptionRecord:
         record.options,
         record.identifier,
     )
+
+
+def _group(record: GroupRecord) -> GroupRecord:
+    return GroupRecord(record.number, record.topic_filter, record.cursor, record.returned)
+
+
+def _delayed(record: DelayedRecord) -> DelayedRecord:
+    return DelayedRecord(record.number, record.due_ms, record.seconds, _message(record.message))

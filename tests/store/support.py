@@ -10,7 +10,9 @@ from holdfast.store.interface import Store
 from holdfast.store.records import (
     OPEN,
     Batch,
+    DelayedRecord,
     FilterSpan,
+    GroupRecord,
     LogEntry,
     ReadRequest,
     RetainedRecord,
@@ -76,6 +78,14 @@ def subscription(
     session: int, topic_filter: str, from_lsn: int = 1, until_lsn: int = OPEN, options: int = 1
 ) -> SubscriptionRecord:
     return SubscriptionRecord(session, topic_filter, from_lsn, until_lsn, options, 0)
+
+
+def group(number: int, topic_filter: str = "$share/g/a", cursor: int = 1) -> GroupRecord:
+    return GroupRecord(number, topic_filter, cursor, b"\xffreturned")
+
+
+def delayed(number: int, topic: str = "a", due_ms: int = 60_000) -> DelayedRecord:
+    return DelayedRecord(number, due_ms, 60, message(topic, b"later"))
 
 
 def entries(first_lsn: int, topics: list[str], target: int = 0) -> list[LogEntry]:
@@ -149,6 +159,11 @@ def content_of_snapshot(snapshot: Snapshot) -> dict[str, object]:
             (r.topic, content_of_message(r.message))
             for r in sorted(snapshot.retained, key=lambda r: r.topic)
         ],
+        "groups": sorted((r.number, r.topic_filter, r.cursor, r.returned) for r in snapshot.groups),
+        "delayed": [
+            (r.number, r.due_ms, r.seconds, content_of_message(r.message))
+            for r in sorted(snapshot.delayed, key=lambda r: r.number)
+        ],
     }
 
 
@@ -188,6 +203,8 @@ class Model:
         self.states: dict[int, StateRecord] = {}
         self.subscriptions: dict[tuple[int, str, int], SubscriptionRecord] = {}
         self.retained: dict[str, RetainedRecord] = {}
+        self.groups: dict[int, GroupRecord] = {}
+        self.delayed: dict[int, DelayedRecord] = {}
         self.next_lsn = 1
         self.next_session = 1
         self.trimmed_below = 1
@@ -196,6 +213,7 @@ class Model:
         for number in batch.ended:
             self.sessions.pop(number, None)
             self.states.pop(number, None)
+            self.groups.pop(number, None)
             for key in list(self.subscriptions):
                 if key[0] == number:
                     del self.subscriptions[key]
@@ -203,6 +221,9 @@ class Model:
         for record in batch.sessions:
             self.sessions[record.number] = record
             self.next_session = max(self.next_session, record.number + 1)
+        for shared in batch.groups:
+            self.groups[shared.number] = shared
+            self.next_session = max(self.next_session, shared.number + 1)
         for removed in batch.subscriptions_removed:
             self.subscriptions.pop((removed.session, removed.topic_filter, removed.from_lsn), None)
         for added in batch.subscriptions:
@@ -213,6 +234,10 @@ class Model:
             self.retained.pop(slot.topic, None)
             if slot.message is not None:
                 self.retained[slot.topic] = slot
+        for later in batch.delayed:
+            self.delayed[later.number] = later
+        for number in batch.delayed_removed:
+            self.delayed.pop(number, None)
         self.entries += batch.entries
         self.next_lsn += len(batch.entries)
 
@@ -224,6 +249,8 @@ class Model:
         snapshot.states = list(self.states.values())
         snapshot.subscriptions = list(self.subscriptions.values())
         snapshot.retained = list(self.retained.values())
+        snapshot.groups = list(self.groups.values())
+        snapshot.delayed = list(self.delayed.values())
         return snapshot
 
     def read(self, request: ReadRequest) -> list[LogEntry]:

@@ -16,7 +16,9 @@ from holdfast.store.memory import MemoryStore
 from holdfast.store.records import (
     OPEN,
     Batch,
+    DelayedRecord,
     FilterSpan,
+    GroupRecord,
     LogEntry,
     ReadRequest,
     RetainedRecord,
@@ -44,7 +46,7 @@ topics = (
 topic_filters = (
     st.sampled_from(["a", "a/#", "#"]) | topics | st.sampled_from(WILDCARDS + OTHER_FILTERS)
 )
-numbers = st.integers(1, 6)  # of sessions
+numbers = st.integers(1, 6)  # of sessions and groups, and of delayed messages
 times_ms = st.integers(0, 2**42)
 
 
@@ -144,6 +146,21 @@ class StoreMachine(RuleBasedStateMachine):
             max_size=2,
         ),
         retained=st.lists(st.tuples(messages(), st.booleans()), max_size=3),
+        groups=st.lists(
+            st.builds(
+                GroupRecord,
+                st.integers(1, 9),
+                topic_filters.map("$share/g/{}".format),
+                st.integers(1, 2**40),
+                st.binary(max_size=3),
+            ),
+            max_size=2,
+        ),
+        delayed=st.lists(
+            st.builds(DelayedRecord, numbers, times_ms, st.integers(0, 2**32), messages()),
+            max_size=3,
+        ),
+        delayed_removed=st.lists(numbers, max_size=3),
     )
     def commit(
         self,
@@ -154,6 +171,9 @@ class StoreMachine(RuleBasedStateMachine):
         added: list[SubscriptionRecord],
         removed: list[SubscriptionRecord],
         retained: list[tuple[Message, bool]],
+        groups: list[GroupRecord],
+        delayed: list[DelayedRecord],
+        delayed_removed: list[int],
     ) -> None:
         batch = Batch()
         lsn = self.model.next_lsn
@@ -169,6 +189,9 @@ class StoreMachine(RuleBasedStateMachine):
             RetainedRecord(message.topic, message if is_set else None)
             for message, is_set in retained
         ]
+        batch.groups = groups
+        batch.delayed = delayed
+        batch.delayed_removed = delayed_removed
         for store in self.stores:
             store.commit(batch)
         self.model.commit(batch)

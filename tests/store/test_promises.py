@@ -12,7 +12,9 @@ from holdfast.store.interface import Store
 from holdfast.store.records import (
     OPEN,
     Batch,
+    DelayedRecord,
     FilterSpan,
+    GroupRecord,
     LogEntry,
     LogSlice,
     ReadRequest,
@@ -29,7 +31,9 @@ from tests.store.support import (
     content_of_entries,
     content_of_message,
     content_of_snapshot,
+    delayed,
     entries,
+    group,
     message,
     read_all,
     session,
@@ -69,6 +73,8 @@ class TestLoad:
             "states": [],
             "subscriptions": [],
             "retained": [],
+            "groups": [],
+            "delayed": [],
         }
 
     def test_an_empty_batch_changes_nothing(self, store: Store) -> None:
@@ -84,6 +90,8 @@ class TestLoad:
         batch.states = [StateRecord(1, 2**40, b"\x00\x01", b""), StateRecord(2, 1, b"", b"\xff")]
         batch.subscriptions = [subscription(1, "a/+/#"), subscription(2, "1e5", 3, 9, 0xFF)]
         batch.retained = [RetainedRecord("7", message("7", b"kept"))]
+        batch.groups = [GroupRecord(3, "$share/g/007", 2**40, b"\x00\xff")]
+        batch.delayed = [DelayedRecord(7, 2**42, 2**32, will), delayed(2**40, "1e5", 0)]
         before = content_of_snapshot(_load_after(store, batch))
         assert content_of_snapshot(reopen(store).load()) == before
         assert before["sessions"] == [
@@ -93,6 +101,11 @@ class TestLoad:
         assert before["states"] == [(1, 2**40, b"\x00\x01", b""), (2, 1, b"", b"\xff")]
         assert before["subscriptions"] == [(1, "a/+/#", 1, 0, 1, 0), (2, "1e5", 3, 9, 0xFF, 0)]
         assert before["retained"] == [("7", content_of_message(message("7", b"kept")))]
+        assert before["groups"] == [(3, "$share/g/007", 2**40, b"\x00\xff")]
+        assert before["delayed"] == [
+            (7, 2**42, 2**32, content_of_message(will)),
+            (2**40, 0, 60, content_of_message(message("1e5", b"later"))),
+        ]
 
     def test_the_later_record_of_a_key_counts(self, store: Store) -> None:
         batch = Batch()
@@ -107,6 +120,8 @@ class TestLoad:
             RetainedRecord("c", None),
             RetainedRecord("c", message("c", b"set again")),
         ]
+        batch.groups = [group(2, cursor=5), group(2, cursor=6)]
+        batch.delayed = [delayed(1, "old"), delayed(1, "new")]
         found = _load_after(store, batch)
         assert [record.client_id for record in found.sessions] == ["new"]
         assert [record.cursor for record in found.states] == [6]
@@ -114,15 +129,22 @@ class TestLoad:
         assert [record.topic for record in found.retained] == ["a", "c"]
         assert found.retained[0].message is not None
         assert found.retained[0].message.payload == b"new"
+        assert [record.cursor for record in found.groups] == [6]
+        assert [record.message.topic for record in found.delayed] == ["new"]
 
     def test_a_batch_is_applied_in_its_order(self, store: Store) -> None:
         batch = Batch()
         batch.sessions = [session(1), session(2)]
         batch.states = [state(1), state(2)]
         batch.subscriptions = [subscription(1, "a"), subscription(2, "a"), subscription(2, "b")]
+        batch.groups = [group(3), group(4)]
+        batch.delayed = [delayed(1), delayed(2)]
         store.commit(batch)
         again = Batch()
-        again.ended = [1]
+        again.ended = [1, 3]
+        again.groups = [group(4, cursor=2), group(5)]
+        again.delayed = [delayed(3, "b"), delayed(4, "b")]
+        again.delayed_removed = [1, 3]
         again.sessions = [session(1, "began again")]
         again.subscriptions_removed = [subscription(2, "a"), subscription(2, "b")]
         again.subscriptions = [subscription(2, "b", options=2)]
@@ -130,6 +152,8 @@ class TestLoad:
         assert [record.client_id for record in found.sessions] == ["began again", "c"]
         assert [record.session for record in found.states] == [2]
         assert [(r.topic_filter, r.options) for r in found.subscriptions] == [("b", 2)]
+        assert [(record.number, record.cursor) for record in found.groups] == [(4, 2), (5, 1)]
+        assert [record.number for record in found.delayed] == [2, 4]
 
     def test_the_key_of_a_subscription_has_its_start(self, store: Store) -> None:
         batch = Batch()
@@ -293,6 +317,37 @@ class TestTrim:
         store.commit(end)
         assert reopen(store).load().next_session == 6
 
+    def test_a_group_has_its_number_among_those_of_sessions(
+        self, store: Store, reopen: Reopen
+    ) -> None:
+        batch = Batch()
+        batch.sessions = [session(1)]
+        batch.groups = [group(7), group(2)]
+        store.commit(batch)
+        end = Batch()
+        end.ended = [7]
+        store.commit(end)
+        store = reopen(store)
+        assert store.load().next_session == 8
+        assert [record.number for record in store.load().groups] == [2]
+
+    def test_a_delayed_message_keeps_its_topic_when_all_else_of_it_went(
+        self, store: Store, reopen: Reopen
+    ) -> None:
+        batch = batch_of(entries(1, ["a", "b"]))
+        batch.retained = [RetainedRecord("a", message("a"))]
+        batch.delayed = [delayed(1, "a"), delayed(2, "a"), delayed(3, "b")]
+        store.commit(batch)
+        clear = batch_of(entries(3, ["c"], 5))
+        clear.retained = [RetainedRecord("a", None)]
+        clear.delayed_removed = [2]
+        store.commit(clear)
+        _trim_all(store, 4)
+        store = reopen(store)
+        assert [record.message.topic for record in store.load().delayed] == ["a", "b"]
+        store.commit(batch_of(entries(4, ["a", "b"])))
+        assert lsns(read(store, on("a"), position=4, end=6)) == [4]
+
     def test_a_topic_comes_back_after_all_its_messages_went(
         self, store: Store, reopen: Reopen
     ) -> None:
@@ -316,6 +371,8 @@ class TestNames:
             batch.sessions.append(session(number, topic, message(topic, payload)))
             batch.subscriptions.append(subscription(number, topic))
             batch.retained.append(RetainedRecord(topic, message(topic, payload)))
+            batch.groups.append(group(number, topic))
+            batch.delayed.append(DelayedRecord(number, 1, 2, message(topic, payload)))
         store.commit(batch)
         store = reopen(store)
         end = len(ODD_TOPICS) + 1
@@ -323,6 +380,10 @@ class TestNames:
         assert [record.client_id for record in found.sessions] == ODD_TOPICS
         assert [record.topic_filter for record in found.subscriptions] == ODD_TOPICS
         assert sorted(record.topic for record in found.retained) == sorted(ODD_TOPICS)
+        assert [record.topic_filter for record in found.groups] == ODD_TOPICS
+        assert [content_of_message(record.message) for record in found.delayed] == [
+            content_of_message(message(topic, payload)) for topic in ODD_TOPICS
+        ]
         assert all(
             content_of_message(record.message) == content_of_message(message(record.topic, payload))
             for record in found.retained

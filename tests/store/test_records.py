@@ -22,7 +22,7 @@ from holdfast.store.records import (
     unknown_topics,
     unpack_in_flight,
 )
-from tests.store.support import content_of_entries, content_of_message, message
+from tests.store.support import content_of_entries, content_of_message, delayed, message
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
 publishers = st.sampled_from(["", "meter-7", "\U0010ffff"]) | texts
@@ -61,9 +61,10 @@ in_flights = st.dictionaries(
     st.builds(
         lambda lsn, stage: lsn * 4 + stage,
         st.just(0) | st.integers(1, 300) | st.integers(1, 2**61 - 1),
-        st.integers(0, 3),
+        st.integers(0, 2),
     ),
 )
+groups = st.dictionaries(st.integers(1, 65_535), st.integers(1, 300) | st.integers(1, 2**61 - 1))
 
 
 def block_of(found: list[Message], first_lsn: int = 1, target: int = 0) -> list[LogEntry]:
@@ -137,26 +138,66 @@ def test_what_was_never_written_is_told(data: bytes) -> None:
 
 @given(in_flights)
 @example({})
-@example({65_535: 7, 1: 2**63 - 1, 2: 2, 3: 4, 4: 2**63 - 1})
-@example({2: 40, 1: 36, 4: 0, 3: 3, 5: 36})
+@example({65_535: 6, 1: 2**63 - 2, 2: 2, 3: 4, 4: 2**63 - 2})
+@example({2: 40, 1: 36, 4: 0, 3: 2, 5: 36})
 def test_in_flight_entries_come_back_in_their_order(in_flight: dict[int, int]) -> None:
     found = unpack_in_flight(pack_in_flight(in_flight))
     assert list(found.items()) == list(in_flight.items())
 
 
+@given(in_flights, groups, st.data())
+@example({65_535: 6, 1: 2**63 - 2, 2: 2, 3: 4}, {65_535: 2**61 - 1, 1: 1, 3: 1}, None)
+def test_the_groups_of_in_flight_entries_come_back(
+    in_flight: dict[int, int], others: dict[int, int], data: st.DataObject | None
+) -> None:
+    groups = dict(others)
+    if data is not None:
+        for packet_id in in_flight:
+            if data.draw(st.booleans()):
+                groups[packet_id] = data.draw(st.integers(1, 2**61 - 1))
+    expected = {key: number for key, number in groups.items() if key in in_flight}
+    packed = pack_in_flight(in_flight, groups)
+    found = {0: 7}
+    assert list(unpack_in_flight(packed, found).items()) == list(in_flight.items())
+    assert found == {0: 7, **expected}
+    assert unpack_in_flight(packed) == in_flight
+    if not expected:
+        assert packed == pack_in_flight(in_flight)
+
+
 def test_in_flight_entries_are_small() -> None:
     steady = {packet_id: (10**9 + packet_id * 9) * 4 for packet_id in range(7, 263)}
     assert len(pack_in_flight(steady)) < 256 + 10
+    assert pack_in_flight(steady, {}) == pack_in_flight(steady)
+    shared = pack_in_flight(steady, {8: 31, 9: 31})
+    assert len(shared) == len(pack_in_flight(steady)) + 2
+
+
+def test_in_flight_entries_without_groups_are_packed_as_ever() -> None:
+    packed = bytes.fromhex("09 00 07 0e 06 f9 00 01 01")
+    assert unpack_in_flight(packed) == {7: 5, 8: 10, 9: 2, 1: 5}
+    assert pack_in_flight({7: 5, 8: 10, 9: 2, 1: 5}) == packed
+
+
+def test_a_fourth_stage_is_a_defect() -> None:
+    with pytest.raises(AssertionError):
+        pack_in_flight({1: 7})
+
+
+@pytest.mark.parametrize("mark", [b"\x00", b"\x03", b"\x07"])  # no group, stages that are none
+def test_a_group_that_was_never_written_is_told(mark: bytes) -> None:
+    with pytest.raises(StoreCorrupt, match="group"):
+        unpack_in_flight(b"\x0f" + mark)
 
 
 @given(in_flights, st.data())
 def test_damaged_in_flight_entries_break_nothing(
     in_flight: dict[int, int], data: st.DataObject
 ) -> None:
-    packed = pack_in_flight(in_flight)
+    packed = pack_in_flight(in_flight, {packet_id: 5 for packet_id in in_flight if packet_id % 2})
     damaged = packed[: data.draw(st.integers(0, len(packed)))] + data.draw(st.binary(max_size=5))
     try:
-        unpack_in_flight(damaged)
+        unpack_in_flight(damaged, {})
     except StoreCorrupt:
         pass
 
@@ -195,4 +236,5 @@ def test_unknown_topics_are_named_once() -> None:
     batch = Batch()
     batch.entries = [LogEntry(n, message(topic)) for n, topic in enumerate("abacc")]
     batch.retained = [RetainedRecord("c", None), RetainedRecord("d", None)]
-    assert unknown_topics(batch, {"a": 1}) == ["b", "c", "d"]
+    batch.delayed = [delayed(1, "a"), delayed(2, "d"), delayed(3, "e"), delayed(4, "e")]
+    assert unknown_topics(batch, {"a": 1}) == ["b", "c", "d", "e"]

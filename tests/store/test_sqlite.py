@@ -12,6 +12,7 @@ import apsw
 import pytest
 
 from holdfast.errors import StoreCorrupt, StoreError, StoreTooNew
+from holdfast.message import Message, Properties
 from holdfast.store import schema, sqlite
 from holdfast.store.records import (
     OPEN,
@@ -25,9 +26,13 @@ from holdfast.store.sqlite import SqliteStore, open_store
 from tests.store.support import (
     PLENTY,
     batch_of,
+    content_of_entries,
+    content_of_message,
     content_of_snapshot,
+    delayed,
     entries,
     folder_content,
+    group,
     message,
     read_all,
     session,
@@ -37,6 +42,7 @@ from tests.store.vfs import WatchedVfs
 
 NAME: Final = "holdfast.db"
 CROWD: Final = 100_000  # messages
+FORMAT_1: Final = Path(__file__).parent / "format_1.sql"
 
 
 @pytest.fixture
@@ -65,6 +71,8 @@ def make_store(folder: Path) -> None:
     batch.sessions = [session(1)]
     batch.states = [state(1)]
     batch.retained = [RetainedRecord("r", message("r"))]
+    batch.groups = [group(2)]
+    batch.delayed = [delayed(1)]
     store.commit(batch)
     store.close()
 
@@ -186,9 +194,9 @@ class TestRefusal:
     @pytest.mark.parametrize(
         ("make", "kind", "said"),
         [
-            (_newer, StoreTooNew, "format is 2, this one knows up to 1"),
-            (_newer_in_the_log, StoreTooNew, "format is 2, this one knows up to 1"),
-            (_newer_beside_an_older_log, StoreTooNew, "format is 8"),
+            (_newer, StoreTooNew, "format is 3, this one knows up to 2"),
+            (_newer_in_the_log, StoreTooNew, "format is 3, this one knows up to 2"),
+            (_newer_beside_an_older_log, StoreTooNew, "format is 9"),
             (_text, StoreCorrupt, "not a SQLite database"),
             (_short, StoreCorrupt, "not a SQLite database"),
             (_foreign, StoreCorrupt, "expected application id 0x484F4C44, found 0x00000000"),
@@ -373,14 +381,71 @@ class TestGrowth:
             batch.retained = [RetainedRecord(f"slot/{step}", message(f"slot/{step}"))]
             if step > 0:
                 batch.retained.append(RetainedRecord(f"slot/{step - 1}", None))
+            # One waits until the next step, one until the number is used again, one not at all.
+            batch.delayed = [
+                delayed(step + 1, f"later/{step}"),
+                delayed(100, f"replaced/{step}"),
+                delayed(200, f"replaced at once/{step}"),
+                delayed(200, f"gone at once/{step}"),
+            ]
+            batch.delayed_removed = [step, 200]
             store.commit(batch)
         while store.trim(20 * 101):
             pass
         names = store._queries.names("SELECT json_group_array(name) FROM topics")
-        assert names == ["always", "slot/19"]
+        assert set(names) == {"always", "later/19", "replaced/19", "slot/19"}
 
 
 class TestMigration:
+    def test_a_store_of_format_1_is_brought_forward(self, tmp_path: Path) -> None:
+        connection = apsw.Connection(str(tmp_path / NAME))
+        for _ in connection.execute(FORMAT_1.read_text("utf-8")):
+            pass
+        connection.close()
+        will = Message("007", b"\x00gone\xff", 2, True, Properties(), 2**42, "c")
+        assert will.properties is not None
+        will.properties.user_properties = [("k", "1"), ("k", "2")]
+        was = [*entries(1, ["a", "a", "b/c"]), *entries(4, ["b/c"], 2)]
+        for step in range(3):
+            store = open_store(tmp_path)
+            assert store._queries.number("PRAGMA user_version") == schema.FORMAT
+            assert content_of_snapshot(store.load()) == {
+                "next_lsn": 5 + step,
+                "next_session": 3 if step == 0 else 9,
+                "sessions": [
+                    ((1, "007", 5, 1, 3600, 0), (content_of_message(will), 0, 0)),
+                    ((2, "é", 5, 1, 3600, 0), (None, 0, 0)),
+                ],
+                "states": [(1, 2, bytes.fromhex("0900070e06"), b"\0\1"), (2, 1, b"", b"\xff")],
+                "subscriptions": [(1, "a/+/#", 1, 0, 1, 0), (2, "1e5", 3, 9, 255, 0)],
+                "retained": [("7", content_of_message(message("7", b"kept")))],
+                "groups": [(8, "$share/g/a", step, b"\xffreturned")] if step > 0 else [],
+                "delayed": [
+                    (n, 60_000, 60, content_of_message(message("a", b"later")))
+                    for n in range(1, 1 + step)
+                ],
+            }
+            assert content_of_entries(store.fetch([1, 2, 3, 4])) == content_of_entries(was)
+            batch = batch_of(entries(5 + step, ["a"]))
+            batch.groups = [group(8, cursor=step + 1)]
+            batch.delayed = [delayed(step + 1)]
+            store.commit(batch)
+            store.close()
+
+    def test_a_store_brought_forward_has_the_tables_of_a_new_one(self, tmp_path: Path) -> None:
+        (tmp_path / "old").mkdir()
+        connection = apsw.Connection(str(tmp_path / "old" / NAME))
+        for _ in connection.execute(FORMAT_1.read_text("utf-8")):
+            pass
+        connection.close()
+        tables: list[object] = []
+        schemas = "SELECT json_group_array(sql) FROM (SELECT sql FROM sqlite_schema ORDER BY name)"
+        for name in ("old", "new"):
+            store = open_store(tmp_path / name)
+            tables.append(store._queries.names(schemas))
+            store.close()
+        assert tables[0] == tables[1]
+
     def test_a_step_that_fails_leaves_the_store_as_it_was(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -394,7 +459,7 @@ class TestMigration:
             connection.execute("DELETE FROM no_such_table")
 
         monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, half])
-        monkeypatch.setattr(schema, "FORMAT", 2)
+        monkeypatch.setattr(schema, "FORMAT", schema.FORMAT + 1)
         with pytest.raises(StoreError, match="no_such_table"):
             open_store(tmp_path)
         monkeypatch.undo()
@@ -411,7 +476,7 @@ class TestMigration:
             connection.execute("UPDATE sessions SET client_id = 'migrated'")
 
         monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, rename])
-        monkeypatch.setattr(schema, "FORMAT", 2)
+        monkeypatch.setattr(schema, "FORMAT", schema.FORMAT + 1)
         for _ in range(2):
             store = open_store(tmp_path)
             assert [record.client_id for record in store.load().sessions] == ["migrated"]

@@ -9,6 +9,8 @@ from typing import Final, final
 from holdfast.protocol.topics import matches
 from holdfast.store.records import (
     Batch,
+    DelayedRecord,
+    GroupRecord,
     LogEntry,
     LogSlice,
     ReadRequest,
@@ -40,6 +42,8 @@ class MemoryStore:
         self._states: dict[int, StateRecord] = {}
         self._subscriptions: dict[int, dict[SubscriptionKey, SubscriptionRecord]] = {}
         self._retained: dict[str, RetainedRecord] = {}
+        self._groups: dict[int, GroupRecord] = {}
+        self._delayed: dict[int, DelayedRecord] = {}
         self._entries: dict[int, LogEntry] = {}
         self._first_lsn = 1  # all entries below are trimmed
         self._topics: dict[str, list[int]] = {}  # the lsns of entries for all, ascending
@@ -68,6 +72,8 @@ class MemoryStore:
                 for _, record in sorted(records.items())
             ]
             snapshot.retained = [record for _, record in sorted(self._retained.items())]
+            snapshot.groups = [record for _, record in sorted(self._groups.items())]
+            snapshot.delayed = [record for _, record in sorted(self._delayed.items())]
         return snapshot
 
     def commit(self, batch: Batch) -> None:
@@ -81,6 +87,9 @@ class MemoryStore:
             for session in batch.sessions:
                 self._sessions[session.number] = session
                 self._next_session = max(self._next_session, session.number + 1)
+            for group in batch.groups:
+                self._groups[group.number] = group
+                self._next_session = max(self._next_session, group.number + 1)
             for record in batch.subscriptions_removed:
                 self._subscriptions.get(record.session, {}).pop(_key(record), None)
             for record in batch.subscriptions:
@@ -92,6 +101,10 @@ class MemoryStore:
                     self._retained.pop(retained.topic, None)
                 else:
                     self._retained[retained.topic] = retained
+            for delayed in batch.delayed:
+                self._delayed[delayed.number] = delayed
+            for number in batch.delayed_removed:
+                self._delayed.pop(number, None)
             for entry in entries:
                 self._append(entry)
             self._next_lsn += len(entries)
@@ -173,6 +186,7 @@ class MemoryStore:
         self._sessions.pop(number, None)
         self._states.pop(number, None)
         self._subscriptions.pop(number, None)
+        self._groups.pop(number, None)
         for lsn in self._targets.pop(number, []):
             del self._entries[lsn]
 

@@ -1,4 +1,4 @@
-"""What the broker asks a store to keep: log entries, sessions, subscriptions, retained messages.
+"""What the broker asks a store to keep: the log, sessions, groups, retained and delayed messages.
 
 A ``Batch`` is everything of one turn or several; a store commits it as one, or not at all.
 """
@@ -26,6 +26,7 @@ _HAS_PUBLISHER: Final = 0x20  # another than that of the message before, or than
 _FLAGS_MASK: Final = 0x3F
 
 # The first byte of a packed in-flight entry: its stage in the two low bits, and these.
+_HAS_GROUP: Final = 3  # in the place of the stage, which no entry has: both follow, as a number
 _IS_NEXT_ID: Final = 0x04  # the packet identifier is the one before plus 1
 _STEP_SHIFT: Final = 3  # above it 0 for lsn 0, the step from the last lsn, or _FAR_STEP
 _FAR_STEP: Final = 31  # the step follows, zigzag
@@ -149,8 +150,8 @@ class GroupRecord:
 class DelayedRecord:
     """A message that is to be published at ``due_ms`` (Unix time), kept under its ``number``.
 
-    Numbers count from 1; one may be used again when its message is gone. ``seconds`` is the delay
-    that was asked for: it is part of the address that cancels the message.
+    Numbers count from 1; one that is gone may be used again in a later batch. ``seconds`` is the
+    delay that was asked for: it is part of the address that cancels the message.
     """
 
     def __init__(self, number: int, due_ms: int, seconds: int, message: Message) -> None:
@@ -166,7 +167,7 @@ class Batch:
 
     Applied in this order: ``ended`` (everything of these session or group numbers goes),
     ``sessions``, ``groups``, ``subscriptions_removed`` (by key), ``subscriptions``, ``states``,
-    ``retained``, ``delayed_removed`` (by number), ``delayed``, ``entries``.
+    ``retained``, ``delayed``, ``delayed_removed`` (by number), ``entries``.
     """
 
     def __init__(self) -> None:
@@ -281,7 +282,7 @@ def decode_message(topic: str, data: bytes) -> Message:
 
 
 def unknown_topics(batch: Batch, known: dict[str, int]) -> list[str]:
-    """The topics of a batch's entries and retained slots that are not among the known, once."""
+    """The topics in a batch, except those of wills, that are not among the known, each once."""
     unknown: dict[str, int] = {}
     last = ""
     for entry in batch.entries:
@@ -293,6 +294,9 @@ def unknown_topics(batch: Batch, known: dict[str, int]) -> list[str]:
     for record in batch.retained:
         if record.topic not in known:
             unknown[record.topic] = 0
+    for delayed in batch.delayed:
+        if delayed.message.topic not in known:
+            unknown[delayed.message.topic] = 0
     return list(unknown)
 
 
@@ -346,10 +350,11 @@ def decode_block_part(
     return entries
 
 
-def pack_in_flight(in_flight: dict[int, int]) -> bytes:
+def pack_in_flight(in_flight: dict[int, int], groups: dict[int, int] | None = None) -> bytes:
     """In-flight entries, packet identifier to ``lsn * 4 + stage``, in their order.
 
-    Usually one byte each: sent in a row, identifiers and lsns grow by little.
+    Usually one byte each: sent in a row, identifiers and lsns grow by little. ``groups`` has the
+    number of the shared group for those packet identifiers that came from one.
     """
     parts: list[bytes] = []
     last_id: i64 = 0
@@ -359,7 +364,14 @@ def pack_in_flight(in_flight: dict[int, int]) -> bytes:
         value: i64 = content
         lsn: i64 = value >> 2
         step: i64 = 0
+        group: i64 = 0
         head: i64 = value & 3
+        assert head != _HAS_GROUP
+        if groups is not None:
+            group = groups.get(key, 0)
+            if group != 0:
+                group = group * 4 + head
+                head = _HAS_GROUP
         if lsn != 0:
             step = lsn - last_lsn
             last_lsn = lsn
@@ -373,11 +385,16 @@ def pack_in_flight(in_flight: dict[int, int]) -> bytes:
         last_id = packet_id
         if head >> _STEP_SHIFT == _FAR_STEP:
             _append_varint(parts, -2 * step - 1 if step < 0 else 2 * step)
+        if group != 0:
+            _append_varint(parts, group)
     return b"".join(parts)
 
 
-def unpack_in_flight(data: bytes) -> dict[int, int]:
-    """The entries that ``pack_in_flight`` packed; raises StoreCorrupt if they are damaged."""
+def unpack_in_flight(data: bytes, groups: dict[int, int] | None = None) -> dict[int, int]:
+    """The entries that ``pack_in_flight`` packed; raises StoreCorrupt if they are damaged.
+
+    The numbers of their groups go into ``groups``.
+    """
     in_flight: dict[int, int] = {}
     reader = _MessageReader(data)
     packet_id: i64 = 0
@@ -397,7 +414,15 @@ def unpack_in_flight(data: bytes) -> dict[int, int]:
                 step = -(zigzag >> 1) - 1 if zigzag & 1 else zigzag >> 1
             last_lsn += step
             lsn = last_lsn
-        in_flight[packet_id] = lsn * 4 + (head & 3)
+        stage: i64 = head & 3
+        if stage == _HAS_GROUP:
+            group: i64 = reader.varint()
+            stage = group & 3
+            if group < 4 or stage == _HAS_GROUP:
+                raise StoreCorrupt(f"a stored packet identifier has the group {group}")
+            if groups is not None:
+                groups[packet_id] = group >> 2
+        in_flight[packet_id] = lsn * 4 + stage
     return in_flight
 
 

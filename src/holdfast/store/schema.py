@@ -14,7 +14,7 @@ import apsw
 from holdfast.errors import StoreCorrupt, StoreError, StoreTooNew
 
 APPLICATION_ID: Final = 0x484F4C44  # "HOLD"; tells our files from other SQLite files
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 BUSY_TIMEOUT_MS: Final = 5_000  # how long to wait for another program that looks into the file
 
@@ -81,10 +81,30 @@ CREATE TABLE retained (
 ) STRICT;
 """
 
+_ADD_GROUPS_AND_DELAYED: Final = """
+-- Numbers count with those of sessions.
+CREATE TABLE shared_groups (
+    number INTEGER PRIMARY KEY,
+    topic_filter TEXT NOT NULL,
+    cursor INTEGER NOT NULL,
+    returned BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE delayed (
+    number INTEGER PRIMARY KEY,
+    due_ms INTEGER NOT NULL,
+    seconds INTEGER NOT NULL,
+    topic INTEGER NOT NULL,
+    message BLOB NOT NULL
+) STRICT;
+CREATE INDEX delayed_topic ON delayed (topic); -- to see that a topic is unused
+"""
+
 # The step at index n brings a store from format n to n + 1; format 0 is an empty file. Steps that
 # were once released are never changed: there are stores that need them.
 MIGRATIONS: Final[list[Callable[[apsw.Connection], None]]] = [
     lambda connection: _run(connection, _CREATE),
+    lambda connection: _run(connection, _ADD_GROUPS_AND_DELAYED),
 ]
 assert len(MIGRATIONS) == FORMAT
 

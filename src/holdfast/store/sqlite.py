@@ -16,6 +16,8 @@ from holdfast.store.folder import make_file, make_folder
 from holdfast.store.queries import Queries, as_json
 from holdfast.store.records import (
     Batch,
+    DelayedRecord,
+    GroupRecord,
     LogEntry,
     LogSlice,
     ReadRequest,
@@ -83,6 +85,8 @@ _INSERT_SESSIONS: Final = _Insert("sessions", 10)
 _INSERT_STATES: Final = _Insert("states", 4)
 _INSERT_SUBSCRIPTIONS: Final = _Insert("subscriptions", 6)
 _INSERT_RETAINED: Final = _Insert("retained", 2)
+_INSERT_GROUPS: Final = _Insert("shared_groups", 4)
+_INSERT_DELAYED: Final = _Insert("delayed", 5)
 
 _TOPIC_NUMBERS: Final = """
 SELECT json_group_array(ifnull((SELECT number FROM topics WHERE name = asked.value), 0))
@@ -101,6 +105,9 @@ SELECT json_array(
 _LISTED: Final = "IN (SELECT value FROM json_each(?1))"
 _TOPICS_OF_TARGETS: Final = f"""
 SELECT json_group_array(DISTINCT topic) FROM log WHERE target <> 0 AND target {_LISTED}
+"""
+_TOPICS_OF_DELAYED: Final = f"""
+SELECT json_group_array(DISTINCT topic) FROM delayed WHERE number {_LISTED}
 """
 _COUNT_FORGOTTEN: Final = "UPDATE meta SET value = value + ?1 WHERE name = 'topics_forgotten'"
 _REMOVE_SUBSCRIPTIONS: Final = """
@@ -121,6 +128,7 @@ WHERE number IN (SELECT value FROM json_each(?1))
 AND NOT EXISTS (SELECT 1 FROM log WHERE target = 0 AND topic = number)
 AND NOT EXISTS (SELECT 1 FROM log WHERE target <> 0 AND topic = number)
 AND NOT EXISTS (SELECT 1 FROM retained WHERE topic = number)
+AND NOT EXISTS (SELECT 1 FROM delayed WHERE delayed.topic = topics.number)
 """
 
 
@@ -224,6 +232,7 @@ class SqliteStore:
         assert not entries or entries[0].lsn == self._next_lsn
         assert not entries or entries[-1].lsn == next_lsn - 1
         numbers = [record.number for record in batch.sessions]
+        numbers += [record.number for record in batch.groups]
         next_session = max([self._next_session, *(number + 1 for number in numbers)])
         with self._transaction("commit"):
             if next_session != self._next_session:
@@ -289,6 +298,8 @@ class SqliteStore:
             unneeded += self._end_sessions(batch.ended, next_lsn)
         if batch.sessions:
             _INSERT_SESSIONS.run(self._cursor, _session_values(batch.sessions))
+        if batch.groups:
+            _INSERT_GROUPS.run(self._cursor, _group_values(batch.groups))
         if batch.subscriptions_removed:
             keys = [(r.session, r.topic_filter, r.from_lsn) for r in batch.subscriptions_removed]
             self._cursor.execute(_REMOVE_SUBSCRIPTIONS, (as_json(keys),))
@@ -298,6 +309,10 @@ class SqliteStore:
             _INSERT_STATES.run(self._cursor, _state_values(batch.states))
         if batch.retained:
             unneeded += self._retain(batch.retained)
+        if batch.delayed:
+            unneeded += self._delay(batch.delayed)
+        if batch.delayed_removed:
+            unneeded += self._remove_delayed(batch.delayed_removed)
         if batch.entries:
             _INSERT_LOG.run(self._cursor, encode_blocks(batch.entries, self._topics))
         if unneeded:
@@ -330,7 +345,7 @@ class SqliteStore:
         return unknown
 
     def _end_sessions(self, numbers: list[int], next_lsn: int) -> list[int]:
-        """Remove all that belongs to these sessions, and return the topics that are less used."""
+        """Remove all of these sessions and groups, and return the topics that are less used."""
         ended = as_json(numbers)
         topics = self._queries.numbers(_TOPICS_OF_TARGETS, ended)
         if topics:
@@ -343,6 +358,7 @@ class SqliteStore:
             ("sessions", "number"),
             ("states", "session"),
             ("subscriptions", "session"),
+            ("shared_groups", "number"),
         ):
             self._cursor.execute(f"DELETE FROM {table} WHERE {key} {_LISTED}", (ended,))
         return topics
@@ -362,6 +378,27 @@ class SqliteStore:
         if cleared:
             self._cursor.execute(f"DELETE FROM retained WHERE topic {_LISTED}", (as_json(cleared),))
         return cleared
+
+    def _delay(self, records: list[DelayedRecord]) -> list[int]:
+        """Set delayed messages, and return the topics of those that they take the place of."""
+        latest = {record.number: record for record in records}
+        replaced = self._queries.numbers(_TOPICS_OF_DELAYED, as_json(list(latest)))
+        values: list[Value] = []
+        for record in latest.values():
+            message = record.message
+            topic = self._topics[message.topic]
+            values += (record.number, record.due_ms, record.seconds, topic, encode_message(message))
+        _INSERT_DELAYED.run(self._cursor, values)
+        if len(latest) < len(records):
+            replaced += {self._topics[record.message.topic] for record in records}
+        return replaced
+
+    def _remove_delayed(self, numbers: list[int]) -> list[int]:
+        """Remove delayed messages, and return the topics that are less used."""
+        removed = as_json(numbers)
+        topics = self._queries.numbers(_TOPICS_OF_DELAYED, removed)
+        self._cursor.execute(f"DELETE FROM delayed WHERE number {_LISTED}", (removed,))
+        return topics
 
     def _trim(self, below_lsn: int) -> bool:
         found = self._queries.rows(_TRIMMABLE, below_lsn, TRIMMED_BLOCKS_MAX + 1)
@@ -448,6 +485,16 @@ class SqliteStore:
             if topic is None:
                 raise StoreCorrupt("a retained message has no topic")
             snapshot.retained.append(RetainedRecord(topic, decode_message(topic, message)))
+        for row in execute("SELECT * FROM shared_groups ORDER BY number"):
+            snapshot.groups.append(GroupRecord(*row))
+        for number, due_ms, seconds, topic, message in execute(
+            "SELECT delayed.number, due_ms, seconds, name, message"
+            " FROM delayed LEFT JOIN topics ON topics.number = topic ORDER BY delayed.number"
+        ):
+            if topic is None:
+                raise StoreCorrupt("a delayed message has no topic")
+            delayed = decode_message(topic, message)
+            snapshot.delayed.append(DelayedRecord(number, due_ms, seconds, delayed))
         return snapshot
 
 
@@ -519,4 +566,11 @@ def _state_values(records: list[StateRecord]) -> list[Value]:
     values: list[Value] = []
     for record in records:
         values += (record.session, record.cursor, record.in_flight, record.received)
+    return values
+
+
+def _group_values(records: list[GroupRecord]) -> list[Value]:
+    values: list[Value] = []
+    for record in records:
+        values += (record.number, record.topic_filter, record.cursor, record.returned)
     return values
