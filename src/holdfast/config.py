@@ -24,6 +24,7 @@ __all__ = [
     "ListenAddress",
     "LogLevel",
     "Settings",
+    "SharedStrategy",
     "StoreKind",
     "load_settings",
 ]
@@ -38,6 +39,7 @@ _NOT_SETTINGS: Final = frozenset({"HOLDFAST_CONFIG", "HOLDFAST_EXPECT", "HOLDFAS
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 StoreKind = Literal["sqlite", "memory"]
+SharedStrategy = Literal["round_robin", "least_in_flight", "sticky", "hash_client", "hash_topic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,12 @@ class Settings(BaseModel):
         le=65_535,
         description="QoS 1 and 2 messages in flight towards one subscriber; its own Receive "
         "Maximum can only lower it.",
+    )
+    shared_strategy: SharedStrategy = Field(
+        default="round_robin",
+        description="Which member of a shared subscription gets a message: round_robin, "
+        "least_in_flight, sticky (one until it goes), hash_client (by publisher) or hash_topic. "
+        "With the last three a message waits for its member.",
     )
     session_expiry_max_s: int = Field(
         default=0xFFFF_FFFF,

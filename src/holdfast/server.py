@@ -16,6 +16,7 @@ import uvloop
 from holdfast import __version__
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import Limits
+from holdfast.broker.shared_group import SHARED_STRATEGIES
 from holdfast.config import ListenAddress, Settings
 from holdfast.errors import StoreError
 from holdfast.logs import get_logger, setup_logging
@@ -121,6 +122,7 @@ def _limits(settings: Settings) -> Limits:
         session_expiry_max_s=settings.session_expiry_max_s,
         keep_alive_max_s=settings.keep_alive_max_s,
         connect_timeout_ms=int(settings.connect_timeout_s * 1000),
+        shared_strategy=SHARED_STRATEGIES.index(settings.shared_strategy),
     )
 
 

@@ -7,8 +7,8 @@ trimmed as early as the broker allows, so that a trim point that is too high sho
 
 from holdfast.broker.broker import Broker
 from holdfast.broker.connection import Connection
+from holdfast.broker.delivery import ReadWanted
 from holdfast.broker.limits import EXPIRY_NEVER, Limits
-from holdfast.broker.router import ReadWanted
 from holdfast.broker.step import Event
 from holdfast.message import Properties
 from holdfast.protocol.decode import decode

@@ -11,12 +11,16 @@ from holdfast.broker.commits import Commits
 from holdfast.broker.connection import AWAITS_CONNECT, CLOSED, CONNECTED, Connection
 from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import CONNECT_TIMEOUT, KEEP_ALIVE, LAZY_COMMIT, Deadlines
+from holdfast.broker.delivery import Delivery, ReadWanted
+from holdfast.broker.groups import Groups
 from holdfast.broker.limits import KEEP_ALIVE_LOOK_MS, LAZY_COMMIT_MS, Limits
 from holdfast.broker.publishing import Publishing
-from holdfast.broker.router import ReadWanted, Router
+from holdfast.broker.router import Router
+from holdfast.broker.session import Numbers
 from holdfast.broker.sessions import Sessions
 from holdfast.broker.step import DEBUG, INFO, WARNING, Event
 from holdfast.broker.subscribing import subscribe, unsubscribe
+from holdfast.broker.topic_tree import TopicTree
 from holdfast.errors import ProtocolError
 from holdfast.protocol.decode import decode, decode_publish, peek_packet_id, peek_version
 from holdfast.protocol.encode import (
@@ -78,7 +82,13 @@ class Broker:
         self._deadlines = Deadlines()
         self._connections: dict[int, Connection] = {}
         self._commits = Commits(snapshot.next_lsn)
-        self._router = Router(self._commits, self.counters)
+        self._delivery = Delivery(self._commits, self.counters)
+        numbers = Numbers()
+        tree = TopicTree()
+        groups = Groups(
+            limits.shared_strategy, numbers, self._commits, self.counters, self._delivery, tree
+        )
+        self._router = Router(self._commits, self.counters, self._delivery, tree, groups)
         self.sessions = Sessions(
             limits,
             self._commits,
@@ -87,13 +97,14 @@ class Broker:
             self.counters,
             instance,
             self._connections,
+            numbers,
         )
         self._publishing = Publishing(
             limits, self._commits, self._router, self.counters, self.events
         )
         self._topics = TopicCache()
         self._now_ms = now_ms
-        self._router.now_ms = now_ms
+        self._router.begin_turn(now_ms)
         self._lazy_due_ms = 0
         self.sessions.restore(snapshot, now_ms)
 
@@ -102,7 +113,7 @@ class Broker:
     def begin_turn(self, now_ms: int) -> None:
         """Start a turn at this time, which may be earlier than before: clocks are set."""
         self._now_ms = now_ms
-        self._router.now_ms = now_ms
+        self._router.begin_turn(now_ms)
 
     def connect(self, number: int, address: str) -> Connection:
         """Take a new network connection; ``number`` is the driver's, never used again."""
@@ -140,7 +151,7 @@ class Broker:
         connection.is_socket_full = False
         session = connection.session
         if session is not None:
-            self._router.want_pump(session)
+            self._delivery.want_pump(session)
 
     def tick(self) -> None:
         """Do what is due."""
@@ -184,8 +195,8 @@ class Broker:
 
     def take_reads(self) -> list[ReadWanted]:
         """The reads to carry out; each comes back by ``read_done`` or ``fetch_done``."""
-        reads = self._router.reads
-        self._router.reads = []
+        reads = self._delivery.reads
+        self._delivery.reads = []
         return reads
 
     def take_events(self) -> list[Event]:
@@ -285,10 +296,16 @@ class Broker:
         assert session is not None
         commits = self._commits
         if packet_type == PUBACK:
-            if session.sender.puback(packet_id) and session.is_durable:
-                commits.touch_lazily(session)
+            if session.sender.puback(packet_id):
+                if session.is_durable:
+                    commits.touch_lazily(session)
+                if session.group_of is not None:
+                    self._router.groups.acknowledged(session, packet_id)
         elif packet_type == PUBREC:
-            if session.sender.pubrec(packet_id, is_success):
+            is_known = session.sender.pubrec(packet_id, is_success)
+            if session.group_of is not None:
+                self._router.groups.acknowledged(session, packet_id)
+            if is_known:
                 # PUBREL waits for the fact that PUBREC came to be durable.
                 wait = 0
                 if session.is_durable:
@@ -311,8 +328,13 @@ class Broker:
         else:
             self._pubrel(connection, packet_id)
             return
-        if session.is_behind or session.resend is not None or session.retained_waiting is not None:
-            self._router.want_pump(session)
+        if (
+            session.is_behind
+            or session.groups is not None
+            or session.resend is not None
+            or session.retained_waiting is not None
+        ):
+            self._delivery.want_pump(session)
 
     def _pubrel(self, connection: Connection, packet_id: int) -> None:
         """PUBCOMP waits for the removal of the identifier to be durable."""

@@ -16,6 +16,7 @@ from holdfast.store.records import (
 if TYPE_CHECKING:
     from holdfast.broker.connection import Connection
     from holdfast.broker.session import Session
+    from holdfast.broker.shared_group import Group
 
 
 @final
@@ -34,7 +35,9 @@ class Commits:
         self.waiting_committing: list[Connection] = []
         self._dirty: list[Session] = []
         self._dirty_rows: list[Session] = []
+        self._dirty_groups: list[Group] = []
         self._lazy: list[Session] = []
+        self._lazy_groups: list[Group] = []
         # The last word on each subscription in this batch, by its key; None takes it away.
         self._subscriptions: dict[tuple[int, str, int], SubscriptionRecord | None] = {}
         self._subscriptions_gone: list[SubscriptionRecord] = []
@@ -46,7 +49,7 @@ class Commits:
 
     @property
     def has_lazy(self) -> bool:
-        return len(self._lazy) > 0
+        return len(self._lazy) > 0 or len(self._lazy_groups) > 0
 
     def append(self, entry: LogEntry) -> None:
         assert entry.lsn == self.next_lsn
@@ -78,8 +81,26 @@ class Commits:
             session.is_lazy = True
             self._lazy.append(session)
 
+    def touch_group(self, group: "Group") -> None:
+        """The shared group's cursor and what was given back belong into the batch being filled."""
+        if not group.is_dirty:
+            group.is_dirty = True
+            self._dirty_groups.append(group)
+
+    def touch_group_lazily(self, group: "Group") -> None:
+        """The shared group may be written a little later: a crash repeats QoS 1 messages."""
+        if not group.is_dirty and not group.is_lazy:
+            group.is_lazy = True
+            self._lazy_groups.append(group)
+
     def hurry_lazy(self) -> None:
         """What was put off goes into the batch being filled."""
+        lazy_groups = self._lazy_groups
+        self._lazy_groups = []
+        for group in lazy_groups:
+            group.is_lazy = False
+            if group.is_recorded:
+                self.touch_group(group)
         lazy = self._lazy
         self._lazy = []
         for session in lazy:
@@ -98,6 +119,7 @@ class Commits:
         if (
             not self._dirty
             and not self._dirty_rows
+            and not self._dirty_groups
             and not self._subscriptions
             and not self.waiting_filling
             and batch.is_empty
@@ -115,11 +137,17 @@ class Commits:
                     StateRecord(
                         session.number,
                         session.position if session.is_behind else self.next_lsn,
-                        pack_in_flight(session.sender.in_flight),
+                        _packed_in_flight(session),
                         session.received.packed(),
                     )
                 )
         self._dirty = []
+        if self._dirty_groups:
+            for group in self._dirty_groups:
+                group.is_dirty = False
+                if group.is_recorded:
+                    batch.groups.append(group.record(self.next_lsn))
+            self._dirty_groups = []
         if self._subscriptions:
             self._take_subscriptions(batch)
         for connection in self.waiting_filling:
@@ -150,3 +178,14 @@ class Commits:
         self.waiting_committing = []
         for connection in waiting:
             connection.batch_durable()
+
+
+def _packed_in_flight(session: "Session") -> bytes:
+    group_of = session.group_of
+    if group_of is None:
+        return pack_in_flight(session.sender.in_flight)
+    numbers: dict[int, int] = {}
+    for packet_id, group in group_of.items():
+        if not group.is_ended:
+            numbers[packet_id] = group.number
+    return pack_in_flight(session.sender.in_flight, numbers)

@@ -30,6 +30,7 @@ class Limits:
         session_expiry_max_s: int = EXPIRY_NEVER,
         keep_alive_max_s: int = 0,
         connect_timeout_ms: int = 10_000,
+        shared_strategy: int = 0,
     ) -> None:
         self.packet_bytes_max = packet_bytes_max
         self.receive_maximum = receive_maximum
@@ -37,3 +38,4 @@ class Limits:
         self.session_expiry_max_s = session_expiry_max_s
         self.keep_alive_max_s = keep_alive_max_s
         self.connect_timeout_ms = connect_timeout_ms
+        self.shared_strategy = shared_strategy  # which member of a group: see ``groups``

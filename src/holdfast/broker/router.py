@@ -10,11 +10,13 @@ from typing import final
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import Connection
 from holdfast.broker.counters import Counters
+from holdfast.broker.delivery import Delivery, ReadWanted, takes_more
+from holdfast.broker.groups import Groups
 from holdfast.broker.limits import FEED_ENTRIES_MAX, READ_BYTES_MAX
-from holdfast.broker.log_tail import LogTail
 from holdfast.broker.outgoing import Outgoing
 from holdfast.broker.retained import Retained
 from holdfast.broker.session import RetainedDelivery, Session, Subscription, without_no_local
+from holdfast.broker.shared_group import Group
 from holdfast.broker.topic_tree import TopicTree
 from holdfast.message import Message
 from holdfast.protocol.encode import encode_pubrel
@@ -23,36 +25,34 @@ from holdfast.store.records import LogEntry, LogSlice, ReadRequest, RetainedReco
 
 
 @final
-class ReadWanted:
-    """A read that the driver carries out and brings back: a slice, or the entries of ``lsns``."""
-
-    def __init__(
-        self, session: Session, epoch: int, request: ReadRequest | None, lsns: list[int]
-    ) -> None:
-        self.session = session
-        self.epoch = epoch
-        self.request = request
-        self.lsns = lsns
-
-
-@final
 class Router:
     """Publishing, delivery and catching up."""
 
-    def __init__(self, commits: Commits, counters: Counters) -> None:
-        self.tree = TopicTree()
+    def __init__(
+        self,
+        commits: Commits,
+        counters: Counters,
+        delivery: Delivery,
+        tree: TopicTree,
+        groups: Groups,
+    ) -> None:
+        self.tree = tree
         self.retained = Retained()
-        self.reads: list[ReadWanted] = []
+        self.groups = groups
         self.now_ms = 0
         self.had_match = False  # whether the last ``publish`` found any subscription
         self._commits = commits
         self._counters = counters
-        self._tail = LogTail(commits.next_lsn)
-        self._pumps: list[Session] = []
+        self._delivery = delivery
         self._retained_wait = 0  # the batch of the newest change to a retained message
         # The batch of the newest end of a subscription or session: until it is durable, a crash
         # brings back somebody who wanted what is acknowledged meanwhile.
         self.removal_wait = 0
+
+    def begin_turn(self, now_ms: int) -> None:
+        """From now on this is the time."""
+        self.now_ms = now_ms
+        self._delivery.now_ms = now_ms
 
     # --- publishing
 
@@ -65,17 +65,20 @@ class Router:
         commits = self._commits
         route = self.tree.route(message.topic)
         targets = route.targets
-        self.had_match = route.has_absent or len(targets) > 0
+        groups = route.groups
+        self.had_match = route.has_absent or len(targets) > 0 or len(groups) > 0
         wait = 0
         lsn = 0
         if message.retain:
             wait = self._retain(message)
-        if message.qos > 0 and (route.has_absent or _must_log(targets)):
+        if message.qos > 0 and (
+            route.has_absent or _must_log(targets) or (len(groups) > 0 and _has_queue(groups))
+        ):
             lsn = self._log(message, 0)
             wait = commits.filling
         elif message.qos > 0 and self.removal_wait > commits.durable and wait == 0:
             wait = self.removal_wait
-        if not targets:
+        if not targets and not groups:
             return wait
         deliver_wait = max(after, wait)
         outgoing = Outgoing(message, self.now_ms, wire, wire_is_v5)
@@ -85,13 +88,15 @@ class Router:
                 subscription = without_no_local(target)
             if subscription is not None:
                 self._give(subscription, outgoing, lsn, deliver_wait)
+        for group in groups:
+            self.groups.give(group, outgoing, lsn, deliver_wait)
         return wait
 
     def _log(self, message: Message, target: int) -> int:
         lsn = self._commits.next_lsn
         entry = LogEntry(lsn, message, target)
         self._commits.append(entry)
-        self._tail.append(entry)
+        self._delivery.tail.append(entry)
         self._counters.logged += 1
         return lsn
 
@@ -118,59 +123,25 @@ class Router:
         if qos == 0:
             if connection.has_room:
                 data = outgoing.packet(subscription, connection.is_v5, 0, retain, False, 0)
-                self._send(connection, data, wait)
+                self._delivery.send(connection, data, wait)
             else:
                 session.dropped_qos0 += 1
                 self._counters.dropped_qos0 += 1
         elif session.is_behind:
             return
-        elif not _takes_more(session, connection):
+        elif not takes_more(session, connection):
             self._fall_behind(session, lsn)
         else:
-            self._deliver(session, connection, subscription, outgoing, lsn, qos, retain, wait)
+            self._delivery.deliver(
+                session, connection, subscription, outgoing, lsn, qos, retain, wait
+            )
 
     def _fall_behind(self, session: Session, lsn: int) -> None:
         """From this entry of the log on, the session is given what it reads."""
         assert lsn > 0
         session.is_behind = True
         session.position = lsn
-        self.want_pump(session)
-
-    def _deliver(
-        self,
-        session: Session,
-        connection: Connection,
-        subscription: Subscription | None,
-        outgoing: Outgoing,
-        lsn: int,
-        qos: int,
-        retain: bool,
-        wait: int,
-    ) -> None:
-        """Send a QoS 1 or 2 message under a new packet identifier.
-
-        Durable before it leaves, for a durable session: the identifier, with the message.
-        """
-        packet_id = session.sender.publish(lsn, qos)
-        data = outgoing.packet(subscription, connection.is_v5, qos, retain, False, packet_id)
-        if connection.is_too_large(data):
-            # [MQTT-3.1.2-25]: dropped unsent, and treated as delivered.
-            del session.sender.in_flight[packet_id]
-            self._counters.too_large += 1
-            return
-        if session.is_durable:
-            self._commits.touch(session)
-            wait = self._commits.filling
-        connection.send(data, wait)
-        self._counters.sent += 1
-
-    def _send(self, connection: Connection, data: bytes, wait: int) -> None:
-        """Send a QoS 0 message."""
-        if connection.is_too_large(data):
-            self._counters.too_large += 1
-            return
-        connection.send(data, wait)
-        self._counters.sent += 1
+        self._delivery.want_pump(session)
 
     # --- retained messages of a new subscription
 
@@ -213,12 +184,14 @@ class Router:
     ) -> None:
         connection = session.connection
         assert connection is not None
-        if not _takes_more(session, connection):
+        if not takes_more(session, connection):
             self._fall_behind(session, lsn)
             return
         outgoing = Outgoing(message, self.now_ms, None, False)
         wait = self._commits.filling
-        self._deliver(session, connection, subscription, outgoing, lsn, message.qos, True, wait)
+        self._delivery.deliver(
+            session, connection, subscription, outgoing, lsn, message.qos, True, wait
+        )
 
     def _send_retained_waiting(self, session: Session) -> None:
         """Send retained messages while there is room; what was replaced meanwhile went live."""
@@ -243,39 +216,38 @@ class Router:
             wait = self._retained_wait
             if qos == 0:
                 data = outgoing.packet(subscription, connection.is_v5, 0, True, False, 0)
-                self._send(connection, data, wait)
+                self._delivery.send(connection, data, wait)
             else:
-                self._deliver(session, connection, subscription, outgoing, 0, qos, True, wait)
+                self._delivery.deliver(
+                    session, connection, subscription, outgoing, 0, qos, True, wait
+                )
         session.retained_next = index
         if index == len(waiting):
             session.retained_waiting = None
 
     # --- catching up
 
-    def want_pump(self, session: Session) -> None:
-        """Look after this session at the end of the turn: it may take more now."""
-        if not session.is_pump_listed:
-            session.is_pump_listed = True
-            self._pumps.append(session)
-
     @property
     def has_pumps(self) -> bool:
-        return len(self._pumps) > 0 or len(self._commits.drained) > 0
+        return len(self._delivery.pumps) > 0 or len(self._commits.drained) > 0
 
     def pump(self) -> None:
         """Give the sessions that asked for it what they have room for."""
         if self._commits.drained:
             for session in self._commits.drained:
-                self.want_pump(session)
+                self._delivery.want_pump(session)
             self._commits.drained = []
-        pumps = self._pumps
+        pumps = self._delivery.pumps
         if not pumps:
             return
-        self._pumps = []
+        self._delivery.pumps = []
         for session in pumps:
             session.is_pump_listed = False
             if session.connection is not None:
                 self._pump(session)
+                if session.groups is not None:
+                    for group in session.groups:
+                        self.groups.pump(group)
 
     def resume(self, session: Session) -> None:
         """A durable session is online again: resend what is in flight, then go on."""
@@ -290,7 +262,7 @@ class Router:
                 resend.append(packet_id)
         if resend:
             session.resend = resend
-        self.want_pump(session)
+        self._delivery.want_pump(session)
 
     def _pump(self, session: Session) -> None:
         if session.is_reading:
@@ -303,7 +275,7 @@ class Router:
             return
         connection = session.connection
         assert connection is not None
-        if session.position >= self._tail.first:
+        if session.position >= self._delivery.tail.first:
             self._feed(session, connection)
         # However little room there is: the client may hold the rest of its window for long. While
         # a read is under way more room gathers, so a quick client makes each of them worth it.
@@ -316,7 +288,7 @@ class Router:
         end = self._commits.next_lsn
         if position + FEED_ENTRIES_MAX < end:
             end = position + FEED_ENTRIES_MAX
-        tail = self._tail
+        tail = self._delivery.tail
         while position < end:
             if session.in_flight_room <= 0 or not connection.has_room:
                 break
@@ -326,7 +298,7 @@ class Router:
         if position >= self._commits.next_lsn:
             self._go_live(session)
         elif position == end:
-            self.want_pump(session)
+            self._delivery.want_pump(session)
 
     def _go_live(self, session: Session) -> None:
         session.is_behind = False
@@ -350,13 +322,15 @@ class Router:
         outgoing = Outgoing(message, self.now_ms, None, False)
         wait = self._commits.filling if entry.lsn >= self._commits.durable_lsn_end else 0
         if entry.target != 0:
-            self._deliver(
+            self._delivery.deliver(
                 session, connection, subscription, outgoing, entry.lsn, message.qos, True, wait
             )
         elif subscription is not None:
             qos = min(subscription.qos, message.qos)
             retain = message.retain and subscription.is_retain_as_published
-            self._deliver(session, connection, subscription, outgoing, entry.lsn, qos, retain, wait)
+            self._delivery.deliver(
+                session, connection, subscription, outgoing, entry.lsn, qos, retain, wait
+            )
 
     def _read(self, session: Session) -> None:
         """Ask the store for what comes next."""
@@ -369,11 +343,14 @@ class Router:
             session.in_flight_room,
             READ_BYTES_MAX,
         )
-        self.reads.append(ReadWanted(session, session.epoch, request, []))
+        self._delivery.reads.append(ReadWanted(session, session.epoch, 0, request, []))
 
     def read_done(self, wanted: ReadWanted, found: LogSlice) -> None:
         """Take what a read has brought, unless the session has moved on meanwhile."""
         session = wanted.session
+        if session is None:
+            self.groups.read_done(wanted.group, found)
+            return
         if session.epoch != wanted.epoch or session.connection is None:
             return
         session.is_reading = False
@@ -381,11 +358,11 @@ class Router:
         for entry in found.entries:
             if session.in_flight_room <= 0 or not connection.has_room:
                 session.position = entry.lsn
-                self.want_pump(session)
+                self._delivery.want_pump(session)
                 return
             self._offer(session, connection, entry)
         session.position = found.position
-        self.want_pump(session)
+        self._delivery.want_pump(session)
 
     # --- sending again
 
@@ -402,7 +379,7 @@ class Router:
         if not connection.has_room:
             return False
         in_flight = session.sender.in_flight
-        tail_first = self._tail.first
+        tail_first = self._delivery.tail.first
         missing: list[int] = []
         room = session.window - (len(in_flight) - len(resend))
         for packet_id in resend:
@@ -415,18 +392,21 @@ class Router:
                     missing.append(value >> 2)
         if missing:
             session.is_reading = True
-            self.reads.append(ReadWanted(session, session.epoch, None, missing))
+            self._delivery.reads.append(ReadWanted(session, session.epoch, 0, None, missing))
             return False
         return self._resend_found(session, [], [])
 
     def fetch_done(self, wanted: ReadWanted, found: list[LogEntry]) -> None:
         """Take the entries that a session sends again."""
         session = wanted.session
+        if session is None:
+            self.groups.fetch_done(wanted.group, wanted.lsns, found)
+            return
         if session.epoch != wanted.epoch or session.connection is None:
             return
         session.is_reading = False
         self._resend_found(session, wanted.lsns, found)
-        self.want_pump(session)
+        self._delivery.want_pump(session)
 
     def _resend_found(self, session: Session, asked: list[int], found: list[LogEntry]) -> bool:
         """Send again what is in the tail or was found in the store, as far as there is room."""
@@ -434,6 +414,7 @@ class Router:
         connection = session.connection
         assert resend is not None
         assert connection is not None
+        tail = self._delivery.tail
         by_lsn: dict[int, LogEntry] = {}
         for entry in found:
             by_lsn[entry.lsn] = entry
@@ -444,7 +425,7 @@ class Router:
             value = in_flight.get(packet_id, -1)
             if value >= 0 and value != RELEASED:
                 lsn = value >> 2
-                entry_found = self._tail.get(lsn) if lsn >= self._tail.first else by_lsn.get(lsn)
+                entry_found = tail.get(lsn) if lsn >= tail.first else by_lsn.get(lsn)
                 if room <= 0 or not connection.has_room:
                     break
                 if entry_found is None:
@@ -452,6 +433,7 @@ class Router:
                         break
                     # The store no longer has it: it was acknowledged before a crash.
                     del in_flight[packet_id]
+                    session.forget_in_flight(packet_id)
                 else:
                     room -= 1
                     self._send_again(session, connection, entry_found, packet_id, value)
@@ -471,7 +453,11 @@ class Router:
         value: int,
     ) -> None:
         message = entry.message
-        subscription = session.subscription_for(entry)
+        group = session.group_of.get(packet_id) if session.group_of is not None else None
+        if group is not None:
+            subscription = group.members.get(session.number)
+        else:
+            subscription = session.subscription_for(entry)
         retain = entry.target != 0 or (
             message.retain and subscription is not None and subscription.is_retain_as_published
         )
@@ -480,6 +466,7 @@ class Router:
         data = outgoing.packet(subscription, connection.is_v5, qos, retain, True, packet_id)
         if connection.is_too_large(data):
             del session.sender.in_flight[packet_id]
+            session.forget_in_flight(packet_id)
             self._counters.too_large += 1
             return
         connection.send(data, 0)
@@ -487,7 +474,7 @@ class Router:
 
     def committed(self) -> None:
         """Let go of the entries that are durable now, beyond what is kept for the sessions."""
-        self._tail.let_go(self._commits.durable_lsn_end)
+        self._delivery.tail.let_go(self._commits.durable_lsn_end)
 
 
 def _must_log(targets: list[Subscription]) -> bool:
@@ -504,12 +491,15 @@ def _must_log(targets: list[Subscription]) -> bool:
                 session.is_durable
                 or session.is_behind
                 or connection is None
-                or not _takes_more(session, connection)
+                or not takes_more(session, connection)
             ):
                 return True
     return False
 
 
-def _takes_more(session: Session, connection: Connection) -> bool:
-    """Whether a session online can be sent one more QoS 1 or 2 message now."""
-    return session.in_flight_room > 0 and connection.has_room and session.resend is None
+def _has_queue(groups: list[Group]) -> bool:
+    """Whether any of the groups has a member at QoS 1 or 2.
+
+    Whoever is online: what a member does not acknowledge is read again for another.
+    """
+    return any(group.queueing > 0 for group in groups)

@@ -16,6 +16,7 @@ from holdfast.store.records import (
 
 if TYPE_CHECKING:
     from holdfast.broker.connection import Connection
+    from holdfast.broker.shared_group import Group
     from holdfast.broker.topic_tree import FilterNode
 
 OPTION_QOS: Final = 0x03
@@ -24,8 +25,24 @@ OPTION_RETAIN_AS_PUBLISHED: Final = 0x08
 
 
 @final
+class Numbers:
+    """Gives each session and each shared group a number that was never used before."""
+
+    def __init__(self) -> None:
+        self.next = 1
+
+    def take(self) -> int:
+        number = self.next
+        self.next += 1
+        return number
+
+
+@final
 class Subscription:
-    """What a session asked of one topic filter; ``parts`` is set for a merged overlap."""
+    """What a session asked of one topic filter.
+
+    ``parts`` is set for a merged overlap, ``group`` for a shared one, which has no ``node``.
+    """
 
     def __init__(
         self,
@@ -46,6 +63,7 @@ class Subscription:
         self.until_lsn = OPEN
         self.node: FilterNode | None = None
         self.parts: list[Subscription] | None = None
+        self.group: Group | None = None
 
     def record(self) -> SubscriptionRecord:
         identifiers = self.identifiers
@@ -124,6 +142,10 @@ class Session:
         self.subscriptions: dict[str, Subscription] = {}
         self.closed: list[Subscription] | None = None  # still serve what lies behind
         self.wildcards: list[Subscription] | None = None
+        self.groups: list[Group] | None = None  # those that it is a member of
+        # Which of the packet identifiers in flight carry a message of a group. Of the others and
+        # of the released ones nothing is said.
+        self.group_of: dict[int, Group] | None = None
         self.sender = Sender()
         self.received = Qos2Receiver()
         self.window = 0  # QoS 1 and 2 messages that may be in flight
@@ -172,7 +194,12 @@ class Session:
     def add(self, subscription: Subscription) -> None:
         topic_filter = subscription.topic_filter
         self.subscriptions[topic_filter] = subscription
-        if "+" in topic_filter or "#" in topic_filter:
+        group = subscription.group
+        if group is not None:
+            if self.groups is None:
+                self.groups = []
+            self.groups.append(group)
+        elif "+" in topic_filter or "#" in topic_filter:
             if self.wildcards is None:
                 self.wildcards = [subscription]
             else:
@@ -180,19 +207,28 @@ class Session:
 
     def remove(self, subscription: Subscription) -> None:
         del self.subscriptions[subscription.topic_filter]
-        if self.wildcards is not None and subscription in self.wildcards:
+        group = subscription.group
+        if group is not None:
+            assert self.groups is not None
+            self.groups.remove(group)
+            if not self.groups:
+                self.groups = None
+        elif self.wildcards is not None and subscription in self.wildcards:
             self.wildcards.remove(subscription)
             if not self.wildcards:
                 self.wildcards = None
 
     def subscription_for(self, entry: LogEntry) -> Subscription | None:
-        """What of its subscriptions covers a log entry at QoS 1 or 2, merged; None for nothing."""
+        """What of its subscriptions covers a log entry at QoS 1 or 2, merged; None for nothing.
+
+        Shared ones are none of them: their groups read the log.
+        """
         message = entry.message
         topic = message.topic
         lsn = entry.lsn
         found: list[Subscription] = []
         exact = self.subscriptions.get(topic)
-        if exact is not None and exact.from_lsn <= lsn:
+        if exact is not None and exact.group is None and exact.from_lsn <= lsn:
             found.append(exact)
         if self.wildcards is not None:
             for wildcard in self.wildcards:
@@ -211,11 +247,18 @@ class Session:
             return None
         return merged
 
+    def forget_in_flight(self, packet_id: int) -> None:
+        """A packet identifier in flight is free again, or its message is needed no longer."""
+        if self.group_of is not None:
+            self.group_of.pop(packet_id, None)
+            if not self.group_of:
+                self.group_of = None
+
     def spans(self) -> list[FilterSpan]:
         """The filters and stretches of the log that a session behind reads."""
         spans: list[FilterSpan] = []
         for subscription in self.subscriptions.values():
-            if subscription.qos > 0:
+            if subscription.qos > 0 and subscription.group is None:
                 spans.append(FilterSpan(subscription.topic_filter, subscription.from_lsn, OPEN))
         if self.closed is not None:
             for old in self.closed:

@@ -11,7 +11,8 @@ from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import SESSION_EXPIRY, WILL_DUE, Deadlines
 from holdfast.broker.limits import EXPIRY_NEVER, Limits
 from holdfast.broker.router import Router
-from holdfast.broker.session import Session, Subscription
+from holdfast.broker.session import Numbers, Session, Subscription
+from holdfast.broker.shared_group import Group
 from holdfast.errors import ProtocolError
 from holdfast.message import NEVER, Message, Properties
 from holdfast.protocol.encode import encode
@@ -24,7 +25,7 @@ from holdfast.protocol.reason_codes import (
     SUCCESS,
 )
 from holdfast.protocol.receiver import Qos2Receiver
-from holdfast.protocol.topics import check_topic
+from holdfast.protocol.topics import check_topic, is_shared
 from holdfast.store.records import OPEN, Snapshot, SubscriptionRecord, unpack_in_flight
 
 
@@ -41,6 +42,7 @@ class Sessions:
         counters: Counters,
         instance: str,
         connections: dict[int, Connection],
+        numbers: Numbers,
     ) -> None:
         self._limits = limits
         self._commits = commits
@@ -51,7 +53,7 @@ class Sessions:
         self._connections = connections
         self._by_client_id: dict[str, Session] = {}
         self._by_number: dict[int, Session] = {}
-        self._next_number = 1
+        self._numbers = numbers
 
     @property
     def count(self) -> int:
@@ -79,7 +81,7 @@ class Sessions:
             if not is_v5 and not packet.clean_start:
                 self._refuse_client_id(connection)
                 return
-            client_id = f"auto-{self._instance}-{self._next_number}"
+            client_id = f"auto-{self._instance}-{self._numbers.next}"
             connection.client_id = client_id
         if packet.will is not None:
             check_topic(packet.will.topic)
@@ -119,8 +121,7 @@ class Sessions:
         )
 
     def _create(self, client_id: str, version: int, expiry_s: int) -> Session:
-        session = Session(self._next_number, client_id, version, expiry_s)
-        self._next_number += 1
+        session = Session(self._numbers.take(), client_id, version, expiry_s)
         session.position = self._commits.next_lsn
         self._by_client_id[client_id] = session
         self._by_number[session.number] = session
@@ -156,6 +157,7 @@ class Sessions:
                 connection.packet_bytes_max_out = properties.maximum_packet_size
         session.window = window
         self._router.tree.set_online(session, True)
+        self._router.groups.online(session)
         keep_alive_s = self._keep_alive_s(packet)
         connection.keep_alive_ms = keep_alive_s * 1500
         if session.is_durable or session.will is not None:
@@ -178,7 +180,6 @@ class Sessions:
         properties = Properties()
         properties.receive_maximum = limits.receive_maximum
         properties.maximum_packet_size = limits.packet_bytes_max
-        properties.shared_subscription_available = 0
         if not packet.client_id:
             properties.assigned_client_identifier = connection.client_id
         keep_alive_s = self._keep_alive_s(packet)
@@ -214,6 +215,7 @@ class Sessions:
             session.is_behind = True
             session.position = self._commits.next_lsn
         self._router.tree.set_online(session, False)
+        self._router.groups.offline(session)
         session.disconnected_at_ms = now_ms
         self._commits.touch_row(session)
         self._commits.touch(session)
@@ -297,9 +299,14 @@ class Sessions:
         """
         router = self._router
         for subscription in list(session.subscriptions.values()):
-            router.tree.remove(subscription, is_online)
+            if subscription.group is not None:
+                router.groups.leave(subscription)
+            else:
+                router.tree.remove(subscription, is_online)
         session.subscriptions.clear()
         session.wildcards = None
+        session.groups = None
+        router.groups.ended(session)
         session.is_ended = True
         session.connection = None
         del self._by_client_id[session.client_id]
@@ -367,7 +374,7 @@ class Sessions:
         A session that was connected when the broker went down counts as disconnected now: its will
         is published, after its delay.
         """
-        self._next_number = snapshot.next_session
+        self._numbers.next = snapshot.next_session
         for record in snapshot.sessions:
             session = Session(record.number, record.client_id, record.version, record.expiry_s)
             session.epoch = record.epoch
@@ -380,18 +387,32 @@ class Sessions:
             session.position = self._commits.next_lsn
             self._by_client_id[session.client_id] = session
             self._by_number[session.number] = session
+        for group_record in snapshot.groups:
+            self._router.groups.restore(group_record)
         for state in snapshot.states:
             session = self._by_number[state.session]
             session.position = state.cursor
-            session.sender.restore(unpack_in_flight(state.in_flight))
+            self._restore_in_flight(session, state.in_flight)
             session.received = Qos2Receiver(state.received)
         for subscription_record in snapshot.subscriptions:
             self._restore_subscription(subscription_record)
+        self._router.groups.restored()
         for retained in snapshot.retained:
             if retained.message is not None:
                 self._router.retained.set(retained.message)
         for session in list(self._by_number.values()):
             self._restore_absence(session, now_ms)
+
+    def _restore_in_flight(self, session: Session, packed: bytes) -> None:
+        numbers: dict[int, int] = {}
+        session.sender.restore(unpack_in_flight(packed, numbers))
+        group_of: dict[int, Group] = {}
+        for packet_id, number in numbers.items():
+            group = self._router.groups.get(number)
+            if group is not None:
+                group_of[packet_id] = group
+        if group_of:
+            session.group_of = group_of
 
     def _restore_subscription(self, record: SubscriptionRecord) -> None:
         session = self._by_number[record.session]
@@ -404,6 +425,10 @@ class Sessions:
                 session.closed = []
             session.closed.append(subscription)
             return
+        if is_shared(subscription.topic_filter):
+            self._router.groups.join(subscription, False)
+            session.add(subscription)
+            return
         session.add(subscription)
         self._router.tree.add(subscription, False)
 
@@ -415,6 +440,7 @@ class Sessions:
             self._end(session, False, now_ms)
             return
         self._await_expiry(session)
+        self._router.groups.restore_in_flight(session)
         if session.will is None:
             return
         if session.will_due_ms == 0:
@@ -431,7 +457,7 @@ class Sessions:
             in_flight = session.sender.reference_min()
             if 0 < in_flight < needed:
                 needed = in_flight
-        return needed
+        return self._router.groups.needed_from(needed)
 
 
 def _reads_log(session: Session) -> bool:
@@ -442,7 +468,10 @@ def _reads_log(session: Session) -> bool:
     """
     if session.closed is not None:
         return True
-    return any(subscription.qos > 0 for subscription in session.subscriptions.values())
+    for subscription in session.subscriptions.values():
+        if subscription.qos > 0 and subscription.group is None:
+            return True
+    return False
 
 
 def _asked_expiry(packet: Connect) -> int:

@@ -18,7 +18,6 @@ from holdfast.protocol.reason_codes import (
     FAILURE,
     NO_SUBSCRIPTION_EXISTED,
     QUOTA_EXCEEDED,
-    SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
     SUCCESS,
 )
 from holdfast.protocol.topics import check_filter, is_shared
@@ -50,6 +49,8 @@ def subscribe(
         is_new = request.topic_filter not in session.subscriptions
         _put(session, request, identifier, router, commits)
         codes.append(request.qos)
+        if is_shared(request.topic_filter):
+            continue  # the standard has it bring no retained messages: §4.8.2
         # [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
         brings_retained = request.retain_handling == 0 or (request.retain_handling == 1 and is_new)
         if brings_retained and request.topic_filter not in with_retained:
@@ -89,8 +90,6 @@ def _refusal(request: SubscriptionRequest, session: Session, connection: Connect
 
     Raises ProtocolError for an invalid filter before 5.0, which ends the connection.
     """
-    if is_shared(request.topic_filter):
-        return SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
     try:
         check_filter(request.topic_filter)
     except ProtocolError as error:
@@ -124,9 +123,18 @@ def _put(
     if old is not None:
         if old.options == new.options and old.identifiers == new.identifiers:
             return
-        _take_out(session, old, router, commits)
-    session.add(new)
-    router.tree.add(new, True)
+        if old.group is None:
+            _take_out(session, old, router, commits)
+        else:
+            session.remove(old)
+            if session.is_recorded:
+                commits.remove_subscription(old.record())
+    if is_shared(request.topic_filter):
+        router.groups.join(new, True)
+        session.add(new)
+    else:
+        session.add(new)
+        router.tree.add(new, True)
     if session.is_recorded:
         commits.put_subscription(new.record())
 
@@ -134,9 +142,16 @@ def _put(
 def _take_out(session: Session, old: Subscription, router: Router, commits: Commits) -> None:
     """End a subscription. What it still owes to a session that is behind, it goes on serving."""
     session.remove(old)
-    router.tree.remove(old, True)
+    if old.group is None:
+        router.tree.remove(old, True)
+    else:
+        router.groups.leave(old)
     if session.is_recorded and old.qos > 0:
         router.removal_wait = commits.filling
+    if old.group is not None:
+        if session.is_recorded:
+            commits.remove_subscription(old.record())
+        return
     # One at QoS 0 has no message to bring, but its identifier goes with those of others.
     if session.is_behind and session.position < commits.next_lsn:
         old.until_lsn = commits.next_lsn

@@ -4,10 +4,13 @@ A node knows the online subscriptions of its filter one by one, and of the absen
 only how many there are: an absent session costs nothing when a message is published.
 """
 
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from holdfast.broker.limits import ROUTE_TOPIC_CHARACTERS_MAX, ROUTES_MAX
 from holdfast.broker.session import Session, Subscription, merge
+
+if TYPE_CHECKING:
+    from holdfast.broker.shared_group import Group
 
 
 @final
@@ -18,15 +21,20 @@ class FilterNode:
         self.level = level
         self.parent = parent
         self.children: dict[str, FilterNode] | None = None
-        self.filed = 0  # all subscriptions of this filter
+        self.filed = 0  # all subscriptions and shared groups of this filter
         self.online: dict[int, Subscription] | None = None  # by session number
         self.absent = 0  # those at QoS 1 or 2 whose session is not online
+        self.groups: list[Group] | None = None
         self.generation = 0
 
 
 @final
 class Route:
-    """Where messages of one topic go: ``targets`` online, and whether an absent session waits."""
+    """Where messages of one topic go.
+
+    To the ``targets`` online, to one member of each of the ``groups``, and to the log if an
+    absent session waits.
+    """
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
@@ -34,6 +42,7 @@ class Route:
         self.nodes: list[FilterNode] = []
         self.nodes_generation = 0
         self.targets: list[Subscription] = []
+        self.groups: list[Group] = []
         self.has_absent = False
 
     def is_current(self, tree_generation: int) -> bool:
@@ -57,8 +66,36 @@ class TopicTree:
 
     def add(self, subscription: Subscription, is_online: bool) -> None:
         """File a subscription under its filter."""
+        node = self._file(subscription.topic_filter)
+        subscription.node = node
+        self._enter(node, subscription, is_online)
+
+    def add_group(self, group: "Group") -> None:
+        """File a shared group under the filter that its messages match."""
+        node = self._file(group.inner_filter)
+        if node.groups is None:
+            node.groups = []
+        node.groups.append(group)
+        group.node = node
+        node.generation += 1
+
+    def remove_group(self, group: "Group") -> None:
+        """Take a shared group out."""
+        node = group.node
+        assert node is not None
+        group.node = None
+        groups = node.groups
+        assert groups is not None
+        groups.remove(group)
+        if not groups:
+            node.groups = None
+        node.generation += 1
+        self._unfile(node)
+
+    def _file(self, topic_filter: str) -> FilterNode:
+        """The node of a filter, which holds one more from now on."""
         node = self._root
-        for level in subscription.topic_filter.split("/"):
+        for level in topic_filter.split("/"):
             children = node.children
             if children is None:
                 children = {}
@@ -72,8 +109,7 @@ class TopicTree:
             self._generation += 1
             self.filters += 1
         node.filed += 1
-        subscription.node = node
-        self._enter(node, subscription, is_online)
+        return node
 
     def remove(self, subscription: Subscription, is_online: bool) -> None:
         """Take a subscription out, and nodes that nothing needs any longer."""
@@ -81,6 +117,9 @@ class TopicTree:
         assert node is not None
         subscription.node = None
         self._leave(node, subscription, is_online)
+        self._unfile(node)
+
+    def _unfile(self, node: FilterNode) -> None:
         node.filed -= 1
         if node.filed == 0:
             self._generation += 1
@@ -91,7 +130,8 @@ class TopicTree:
         """Turn all subscriptions of a session from absent to online, or back."""
         for subscription in session.subscriptions.values():
             node = subscription.node
-            assert node is not None
+            if node is None:
+                continue  # a shared one, which its group keeps
             self._leave(node, subscription, not is_online)
             self._enter(node, subscription, is_online)
 
@@ -150,10 +190,13 @@ class TopicTree:
         route.tree_generation = self._generation
         generation = 0
         route.has_absent = False
+        route.groups = []
         for node in nodes:
             generation += node.generation
             if node.absent > 0:
                 route.has_absent = True
+            if node.groups is not None:
+                route.groups.extend(node.groups)
         route.nodes_generation = generation
         route.targets = _targets(nodes)
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from holdfast.broker.broker import Broker
 from holdfast.broker.connection import Connection
-from holdfast.broker.router import ReadWanted
+from holdfast.broker.delivery import ReadWanted
 from holdfast.broker.step import INFO, WARNING, Event
 from holdfast.logs import get_logger
 from holdfast.net.connection import NetConnection

@@ -10,6 +10,7 @@ from holdfast.protocol.reason_codes import TOPIC_FILTER_INVALID, TOPIC_NAME_INVA
 from holdfast.protocol.wire import STRING_BYTES_MAX, text_of
 
 SHARE_PREFIX: Final = "$share/"
+QUEUE_PREFIX: Final = "$queue/"  # not of the standard: the one unnamed group of a filter
 
 # What a TopicCache keeps: with these numbers at most some 5 MB.
 CACHED_TOPICS_MAX: Final = 4096
@@ -61,10 +62,16 @@ def check_filter(topic_filter: str) -> None:
 def split_share(topic_filter: str) -> tuple[str, str]:
     """A filter as its ShareName, "" where it is not shared, and the filter that matches.
 
+    ``$queue/`` stands for a group that needs no name; "$queue" is given as its ShareName.
     Raises ProtocolError (Topic Filter invalid) for a shared one without a proper ShareName or
     without a filter behind it.
     Source: [MQTT-4.8.2-1], [MQTT-4.8.2-2].
     """
+    if topic_filter.startswith(QUEUE_PREFIX):
+        inner = topic_filter[len(QUEUE_PREFIX) :]
+        if not inner:
+            raise _bad_filter("expected '$queue/' and a Topic Filter")
+        return "$queue", inner
     if not topic_filter.startswith(SHARE_PREFIX):
         return "", topic_filter
     start = len(SHARE_PREFIX)
@@ -79,7 +86,7 @@ def split_share(topic_filter: str) -> tuple[str, str]:
 
 def is_shared(topic_filter: str) -> bool:
     """Whether a filter asks for a Shared Subscription, well-formed or not."""
-    return topic_filter.startswith(SHARE_PREFIX)
+    return topic_filter.startswith((SHARE_PREFIX, QUEUE_PREFIX))
 
 
 def has_wildcard(topic_filter: str) -> bool:

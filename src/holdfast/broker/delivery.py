@@ -1,0 +1,96 @@
+"""What the router and the shared groups have in common: sending to sessions, asking for reads."""
+
+from typing import final
+
+from holdfast.broker.commits import Commits
+from holdfast.broker.connection import Connection
+from holdfast.broker.counters import Counters
+from holdfast.broker.log_tail import LogTail
+from holdfast.broker.outgoing import Outgoing
+from holdfast.broker.session import Session, Subscription
+from holdfast.store.records import ReadRequest
+
+
+@final
+class ReadWanted:
+    """A read that the driver carries out and brings back: a slice, or the entries of ``lsns``.
+
+    It is for ``session`` as long as its ``epoch`` lasts, or for the group of this number.
+    """
+
+    def __init__(
+        self,
+        session: Session | None,
+        epoch: int,
+        group: int,
+        request: ReadRequest | None,
+        lsns: list[int],
+    ) -> None:
+        self.session = session
+        self.epoch = epoch
+        self.group = group
+        self.request = request
+        self.lsns = lsns
+
+
+@final
+class Delivery:
+    """Sends messages to sessions, and lists those that may take more and the reads wanted."""
+
+    def __init__(self, commits: Commits, counters: Counters) -> None:
+        self.tail = LogTail(commits.next_lsn)
+        self.reads: list[ReadWanted] = []
+        self.pumps: list[Session] = []
+        self.now_ms = 0
+        self._commits = commits
+        self._counters = counters
+
+    def want_pump(self, session: Session) -> None:
+        """Look after this session at the end of the turn: it may take more now."""
+        if not session.is_pump_listed:
+            session.is_pump_listed = True
+            self.pumps.append(session)
+
+    def deliver(
+        self,
+        session: Session,
+        connection: Connection,
+        subscription: Subscription | None,
+        outgoing: Outgoing,
+        lsn: int,
+        qos: int,
+        retain: bool,
+        wait: int,
+    ) -> int:
+        """Send a QoS 1 or 2 message under a new packet identifier, which is returned.
+
+        Durable before it leaves, for a durable session: the identifier, with the message. 0 if
+        the client's Maximum Packet Size does not allow it: the message is then treated as
+        delivered. Source: [MQTT-3.1.2-25].
+        """
+        packet_id = session.sender.publish(lsn, qos)
+        data = outgoing.packet(subscription, connection.is_v5, qos, retain, False, packet_id)
+        if connection.is_too_large(data):
+            del session.sender.in_flight[packet_id]
+            self._counters.too_large += 1
+            return 0
+        if session.is_durable:
+            self._commits.touch(session)
+            wait = self._commits.filling
+        connection.send(data, wait)
+        self._counters.sent += 1
+        return packet_id
+
+    def send(self, connection: Connection, data: bytes, wait: int) -> bool:
+        """Send a QoS 0 message: False if the client's Maximum Packet Size does not allow it."""
+        if connection.is_too_large(data):
+            self._counters.too_large += 1
+            return False
+        connection.send(data, wait)
+        self._counters.sent += 1
+        return True
+
+
+def takes_more(session: Session, connection: Connection) -> bool:
+    """Whether a session online can be sent one more QoS 1 or 2 message now."""
+    return session.in_flight_room > 0 and connection.has_room and session.resend is None

@@ -1,0 +1,484 @@
+"""Shared subscriptions: groups of sessions that take turns at the messages of one filter.
+
+A group is like a session that has members in place of a connection: it keeps a position in the
+log, is live or behind, and waits while nobody is online. Source: MQTT 5.0 §4.8.2.
+"""
+
+from typing import Final, final
+
+from holdfast.broker.commits import Commits
+from holdfast.broker.counters import Counters
+from holdfast.broker.delivery import Delivery, ReadWanted
+from holdfast.broker.limits import FEED_ENTRIES_MAX, READ_BYTES_MAX
+from holdfast.broker.outgoing import Outgoing
+from holdfast.broker.session import Numbers, Session, Subscription
+from holdfast.broker.shared_group import Group, choose, has_room
+from holdfast.broker.topic_tree import TopicTree
+from holdfast.protocol.sender import RELEASED, SENT_QOS_1
+from holdfast.protocol.topics import matches
+from holdfast.store.records import (
+    OPEN,
+    FilterSpan,
+    GroupRecord,
+    LogEntry,
+    LogSlice,
+    ReadRequest,
+    unpack_in_flight,
+)
+
+GROUP_READ_MESSAGES_MAX: Final = 256  # of one read, as many as a usual window holds
+
+
+@final
+class Groups:
+    """All shared groups: who is in them, and who is given which message."""
+
+    def __init__(
+        self,
+        strategy: int,
+        numbers: Numbers,
+        commits: Commits,
+        counters: Counters,
+        delivery: Delivery,
+        tree: TopicTree,
+    ) -> None:
+        self._strategy = strategy
+        self._numbers = numbers
+        self._tree = tree
+        self._commits = commits
+        self._counters = counters
+        self._delivery = delivery
+        self._by_filter: dict[str, Group] = {}
+        self._by_number: dict[int, Group] = {}
+
+    @property
+    def count(self) -> int:
+        return len(self._by_number)
+
+    def find(self, topic_filter: str) -> Group | None:
+        return self._by_filter.get(topic_filter)
+
+    def get(self, number: int) -> Group | None:
+        return self._by_number.get(number)
+
+    # --- members
+
+    def _create(self, number: int, topic_filter: str) -> Group:
+        group = Group(number, topic_filter, self._commits.next_lsn)
+        self._by_filter[topic_filter] = group
+        self._by_number[number] = group
+        self._tree.add_group(group)
+        return group
+
+    def _end(self, group: Group) -> None:
+        """Nobody is left in the group: what it has queued goes with it."""
+        assert not group.members
+        group.is_ended = True
+        del self._by_filter[group.topic_filter]
+        del self._by_number[group.number]
+        self._tree.remove_group(group)
+        if group.is_recorded:
+            group.is_recorded = False
+            self._commits.batch.ended.append(group.number)
+
+    def join(self, subscription: Subscription, is_online: bool) -> None:
+        """Take in a member, or the new options of one; the first makes the group."""
+        session = subscription.session
+        topic_filter = subscription.topic_filter
+        group = self._by_filter.get(topic_filter)
+        if group is None:
+            group = self._create(self._numbers.take(), topic_filter)
+        old = group.members.get(session.number)
+        group.members[session.number] = subscription
+        subscription.group = group
+        if subscription.qos > 0:
+            group.queueing += 1
+        if session.is_durable and not group.is_recorded:
+            self._record(group)
+        if old is not None:
+            if old.qos > 0:
+                group.queueing -= 1
+            if group.sticky is old:
+                group.sticky = subscription
+            if is_online:
+                group.online[group.online.index(old)] = subscription
+        elif is_online:
+            self._came(group, subscription)
+        self._look_at_queue(group)
+
+    def _record(self, group: Group) -> None:
+        """Its first durable member makes a group durable."""
+        group.is_recorded = True
+        self._commits.touch_group(group)
+        for member in group.online:
+            session = member.session
+            if session.group_of is None or session.is_durable:
+                continue
+            for packet_id, other in session.group_of.items():
+                value = session.sender.in_flight.get(packet_id, -1)
+                if other is group and value & 3 == SENT_QOS_1:
+                    group.lent[session.number * 65536 + packet_id] = value >> 2
+
+    def leave(self, subscription: Subscription) -> None:
+        """Let a member go for good. What it was sent stays with it while its session lasts."""
+        group = subscription.group
+        assert group is not None
+        del group.members[subscription.session.number]
+        if subscription.qos > 0:
+            group.queueing -= 1
+        if subscription in group.online:
+            self._went(group, subscription)
+        if group.members:
+            self._look_at_queue(group)
+        else:
+            self._end(group)
+
+    def online(self, session: Session) -> None:
+        """The session is connected again."""
+        if session.groups is not None:
+            for group in session.groups:
+                self._came(group, group.members[session.number])
+
+    def offline(self, session: Session) -> None:
+        """The session's connection is gone, the session stays.
+
+        What it has not acknowledged at QoS 1 goes to others if there are any online, and else
+        waits for whoever comes first: the session itself, which is sent it again, or another.
+        Source: [MQTT-4.8.2-4] for QoS 2.
+        """
+        if session.groups is not None:
+            for group in session.groups:
+                self._went(group, group.members[session.number])
+        if session.group_of is not None:
+            for group in _groups_of_in_flight(session):
+                if group.online:
+                    self._give_back(session, group)
+                else:
+                    group.stranded[session.number] = session
+
+    def ended(self, session: Session) -> None:
+        """The session has ended: what it has not acknowledged at QoS 1 goes to other members.
+
+        Source: [MQTT-4.8.2-5] for QoS 2.
+        """
+        if session.group_of is not None:
+            for group in _groups_of_in_flight(session):
+                self._give_back(session, group)
+
+    def acknowledged(self, session: Session, packet_id: int) -> None:
+        """After an acknowledgement: a message of a group may need no other member any longer."""
+        assert session.group_of is not None
+        if session.sender.in_flight.get(packet_id, RELEASED) != RELEASED:
+            return
+        group = session.group_of.get(packet_id)
+        session.forget_in_flight(packet_id)
+        if group is None:
+            return
+        if group.lent.pop(session.number * 65536 + packet_id, None) is not None:
+            self._commits.touch_group_lazily(group)
+
+    def _came(self, group: Group, subscription: Subscription) -> None:
+        group.online.append(subscription)
+        own = subscription.session
+        group.stranded.pop(own.number, None)
+        if group.stranded:
+            for session in list(group.stranded.values()):
+                self._give_back(session, group)
+        self._delivery.want_pump(own)
+
+    def _went(self, group: Group, subscription: Subscription) -> None:
+        index = group.online.index(subscription)
+        del group.online[index]
+        if index < group.next:
+            group.next -= 1
+        if group.sticky is subscription:
+            group.sticky = None
+        if not group.online:
+            self._fall_behind(group, self._commits.next_lsn)
+
+    def _give_back(self, session: Session, group: Group) -> None:
+        """Take the QoS 1 messages of a group from a session, for another member."""
+        group.stranded.pop(session.number, None)
+        group_of = session.group_of
+        assert group_of is not None
+        in_flight = session.sender.in_flight
+        for packet_id in list(group_of):
+            if group_of[packet_id] is not group:
+                continue
+            value = in_flight.get(packet_id, -1)
+            if value < 0 or value & 3 != SENT_QOS_1:
+                continue
+            del in_flight[packet_id]
+            session.forget_in_flight(packet_id)
+            group.lent.pop(session.number * 65536 + packet_id, None)
+            group.returned.append(value >> 2)
+        if group.is_ended or group.queueing == 0:
+            group.returned = []
+            return
+        if not group.returned:
+            return
+        group.returned.sort()
+        self._fall_behind(group, self._commits.next_lsn)
+        if session.is_recorded:
+            self._commits.touch(session)
+        self._commits.touch_group(group)
+        self._want_pump(group)
+
+    def _look_at_queue(self, group: Group) -> None:
+        """A group whose members all want QoS 0 has no queue."""
+        if group.queueing == 0:
+            group.is_behind = False
+            group.returned = []
+        elif not group.online:
+            self._fall_behind(group, self._commits.next_lsn)
+
+    def _fall_behind(self, group: Group, lsn: int) -> None:
+        """From this entry of the log on, the group gives what it reads."""
+        if not group.is_behind and group.queueing > 0:
+            group.is_behind = True
+            group.position = lsn
+
+    def _want_pump(self, group: Group) -> None:
+        if group.online:
+            self._delivery.want_pump(group.online[0].session)
+
+    # --- handing out
+
+    def give(self, group: Group, outgoing: Outgoing, lsn: int, wait: int) -> None:
+        """Hand a message to one member online, or leave it in the log for later."""
+        message = outgoing.message
+        if group.is_behind and message.qos > 0:
+            return
+        if not self._hand(group, outgoing, lsn, wait):
+            if lsn > 0 and group.queueing > 0:
+                self._fall_behind(group, lsn)
+            else:
+                self._counters.dropped_qos0 += 1
+
+    def _hand(self, group: Group, outgoing: Outgoing, lsn: int, wait: int) -> bool:
+        """Hand a message to the member that the strategy chooses: False if none has room.
+
+        If it is too large for that member another may have it.
+        """
+        message = outgoing.message
+        first = choose(group, message, self._strategy)
+        if first is None:
+            return False
+        if not self._send(group, first, outgoing, lsn, wait):
+            for other in group.online:
+                if (
+                    other is not first
+                    and has_room(other, message.qos)
+                    and self._send(group, other, outgoing, lsn, wait)
+                ):
+                    break
+        return True
+
+    def _send(
+        self, group: Group, member: Subscription, outgoing: Outgoing, lsn: int, wait: int
+    ) -> bool:
+        """Send a message to one member: False if it is too large for it.
+
+        Durable before it leaves: that the group has handed it out.
+        """
+        message = outgoing.message
+        session = member.session
+        connection = session.connection
+        assert connection is not None
+        if lsn > 0 and group.is_recorded:
+            self._commits.touch_group(group)
+            wait = self._commits.filling
+        qos = min(member.qos, message.qos)
+        retain = message.retain and member.is_retain_as_published
+        if qos == 0:
+            data = outgoing.packet(member, connection.is_v5, 0, retain, False, 0)
+            return self._delivery.send(connection, data, wait)
+        packet_id = self._delivery.deliver(
+            session, connection, member, outgoing, lsn, qos, retain, wait
+        )
+        if packet_id == 0:
+            return False
+        if session.group_of is None:
+            session.group_of = {}
+        session.group_of[packet_id] = group
+        if qos == 1 and group.is_recorded and not session.is_durable:
+            group.lent[session.number * 65536 + packet_id] = lsn
+        return True
+
+    # --- catching up
+
+    def pump(self, group: Group) -> None:
+        """Hand out what waits, as far as the members have room."""
+        if not group.is_behind or group.is_reading or not group.online:
+            return
+        tail = self._delivery.tail
+        if group.returned:
+            missing: list[int] = []
+            for lsn in group.returned:
+                if lsn < tail.first and len(missing) < GROUP_READ_MESSAGES_MAX:
+                    missing.append(lsn)
+            if missing:
+                if self._room(group) > 0:
+                    group.is_reading = True
+                    self._delivery.reads.append(ReadWanted(None, 0, group.number, None, missing))
+                return
+            self._give_returned(group, [], [])
+            if group.returned:
+                return
+        if group.position >= tail.first:
+            self._feed(group)
+        elif self._room(group) > 0:
+            self._read(group)
+
+    def _feed(self, group: Group) -> None:
+        """Go on from the tail of the log; live again at its end."""
+        position = group.position
+        next_lsn = self._commits.next_lsn
+        end = min(position + FEED_ENTRIES_MAX, next_lsn)
+        tail = self._delivery.tail
+        while position < end:
+            if not self._offer(group, tail.get(position)):
+                break
+            position += 1
+        group.position = position
+        if position >= next_lsn:
+            group.is_behind = False
+        elif position == end:
+            self._want_pump(group)
+
+    def _offer(self, group: Group, entry: LogEntry) -> bool:
+        """Hand out an entry of the log if it is for this group: False if nobody has room."""
+        message = entry.message
+        if entry.target != 0:
+            return True
+        if message.expires_at_ms != 0 and message.expires_at_ms <= self._delivery.now_ms:
+            return True
+        if not matches(group.inner_filter, message.topic):
+            return True
+        return self._hand_entry(group, entry)
+
+    def _hand_entry(self, group: Group, entry: LogEntry) -> bool:
+        outgoing = Outgoing(entry.message, self._delivery.now_ms, None, False)
+        wait = self._commits.filling if entry.lsn >= self._commits.durable_lsn_end else 0
+        return self._hand(group, outgoing, entry.lsn, wait)
+
+    def _read(self, group: Group) -> None:
+        """Ask the store for what comes next."""
+        group.is_reading = True
+        request = ReadRequest(
+            group.number,
+            group.position,
+            self._commits.durable_lsn_end,
+            [FilterSpan(group.inner_filter, 0, OPEN)],
+            min(self._room(group), GROUP_READ_MESSAGES_MAX),
+            READ_BYTES_MAX,
+        )
+        self._delivery.reads.append(ReadWanted(None, 0, group.number, request, []))
+
+    def read_done(self, number: int, found: LogSlice) -> None:
+        """Take what a read has brought."""
+        group = self._by_number.get(number)
+        if group is None:
+            return
+        group.is_reading = False
+        if not group.is_behind:
+            return
+        if group.returned:
+            # Given back meanwhile, and older: they come first.
+            self._want_pump(group)
+            return
+        for entry in found.entries:
+            if not self._offer(group, entry):
+                # Whoever has room again says so.
+                group.position = entry.lsn
+                return
+        group.position = found.position
+        self._want_pump(group)
+
+    def fetch_done(self, number: int, asked: list[int], found: list[LogEntry]) -> None:
+        """Take the entries that members gave back."""
+        group = self._by_number.get(number)
+        if group is None:
+            return
+        group.is_reading = False
+        if self._give_returned(group, asked, found):
+            self._want_pump(group)
+
+    def _give_returned(self, group: Group, asked: list[int], found: list[LogEntry]) -> bool:
+        """Hand out what members gave back and is in the tail or was found in the store.
+
+        False if nobody has room for the first of it.
+        """
+        tail = self._delivery.tail
+        by_lsn: dict[int, LogEntry] = {}
+        for entry in found:
+            by_lsn[entry.lsn] = entry
+        done = 0
+        for lsn in group.returned:
+            if lsn >= tail.first:
+                if not self._offer(group, tail.get(lsn)):
+                    break
+            elif lsn in by_lsn:
+                if not self._offer(group, by_lsn[lsn]):
+                    break
+            elif lsn not in asked:
+                break
+            done += 1
+        if done > 0:
+            del group.returned[:done]
+            self._commits.touch_group(group)
+        return done > 0
+
+    def _room(self, group: Group) -> int:
+        """How many messages its members online take together now."""
+        room = 0
+        for member in group.online:
+            if member.qos == 0:
+                room += 1
+            elif has_room(member, 1):
+                room += member.session.in_flight_room
+        return room
+
+    # --- start, space
+
+    def restore(self, record: GroupRecord) -> None:
+        """Take up a group from the store; its members follow by ``join``."""
+        group = self._create(record.number, record.topic_filter)
+        group.is_recorded = True
+        group.is_behind = True
+        group.position = record.cursor
+        for value in unpack_in_flight(record.returned).values():
+            group.returned.append(value >> 2)
+
+    def restore_in_flight(self, session: Session) -> None:
+        """What a restored session has not acknowledged may be given to another member."""
+        if session.group_of is not None:
+            for group in _groups_of_in_flight(session):
+                group.stranded[session.number] = session
+
+    def restored(self) -> None:
+        """All sessions are restored: end the groups that nobody is left in."""
+        for group in list(self._by_number.values()):
+            if not group.members:
+                self._end(group)
+
+    def needed_from(self, needed: int) -> int:
+        """The smallest lsn that a group still needs, at most ``needed``."""
+        for group in self._by_number.values():
+            if group.is_behind:
+                needed = min(needed, group.position)
+                if group.returned:
+                    needed = min(needed, group.returned[0])
+        return needed
+
+
+def _groups_of_in_flight(session: Session) -> list[Group]:
+    """The groups that a session has unacknowledged QoS 1 messages of."""
+    found: list[Group] = []
+    group_of = session.group_of
+    assert group_of is not None
+    in_flight = session.sender.in_flight
+    for packet_id, group in group_of.items():
+        if in_flight.get(packet_id, -1) & 3 == SENT_QOS_1 and group not in found:
+            found.append(group)
+    return found

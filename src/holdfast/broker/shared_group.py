@@ -1,0 +1,149 @@
+"""One shared group, and which of its members is given the next message."""
+
+import zlib
+from typing import Final, final
+
+from holdfast.broker.session import Session, Subscription
+from holdfast.broker.topic_tree import FilterNode
+from holdfast.message import Message
+from holdfast.protocol.topics import split_share
+from holdfast.store.records import GroupRecord, pack_in_flight
+
+ROUND_ROBIN: Final = 0
+LEAST_IN_FLIGHT: Final = 1
+STICKY: Final = 2
+HASH_CLIENT: Final = 3
+HASH_TOPIC: Final = 4
+SHARED_STRATEGIES: Final = (  # the names of these numbers
+    "round_robin",
+    "least_in_flight",
+    "sticky",
+    "hash_client",
+    "hash_topic",
+)
+
+
+@final
+class Group:
+    """One shared group. It has at least one member, online or absent; the last one ends it.
+
+    While *live* all of the log so far has been handed out; once *behind* it keeps ``position``,
+    the first lsn that has not. ``returned`` holds older lsns that a member gave back.
+    """
+
+    def __init__(self, number: int, topic_filter: str, position: int) -> None:
+        self.number = number
+        self.topic_filter = topic_filter  # $share/name/filter
+        self.inner_filter = split_share(topic_filter)[1]
+        self.node: FilterNode | None = None
+        self.members: dict[int, Subscription] = {}  # by session number
+        self.online: list[Subscription] = []
+        self.queueing = 0  # members at QoS 1 or 2: for them the group queues
+        self.next = 0  # the member whose turn it is
+        self.sticky: Subscription | None = None
+        self.is_ended = False
+        self.is_behind = False
+        self.position = position
+        self.is_reading = False
+        self.returned: list[int] = []
+        # QoS 1 messages with members that a crash of the broker ends, so that they come back to
+        # the group then: lsn by session number * 65536 + packet identifier.
+        self.lent: dict[int, int] = {}
+        self.stranded: dict[int, Session] = {}  # absent, with messages another may be given
+        self.is_recorded = False
+        self.is_dirty = False
+        self.is_lazy = False
+
+    def record(self, next_lsn: int) -> GroupRecord:
+        lsns = sorted(self.returned + list(self.lent.values()))
+        packed: dict[int, int] = {}
+        for index, lsn in enumerate(lsns):
+            packed[index + 1] = lsn * 4
+        cursor = self.position if self.is_behind else next_lsn
+        return GroupRecord(self.number, self.topic_filter, cursor, pack_in_flight(packed))
+
+
+def choose(group: Group, message: Message, strategy: int) -> Subscription | None:
+    """The member whose turn it is; None if none that may have the message has room.
+
+    With the sticky and the hashing strategies a message belongs to one member and waits for
+    it: order is what they are chosen for.
+    """
+    online = group.online
+    count = len(online)
+    if count == 0:
+        return None
+    qos = message.qos
+    if strategy == ROUND_ROBIN:
+        for _ in range(count):
+            if group.next >= count:
+                group.next = 0
+            member = online[group.next]
+            group.next += 1
+            if has_room(member, qos):
+                return member
+        return None
+    if strategy == LEAST_IN_FLIGHT:
+        return _least_in_flight(group, qos)
+    chosen: Subscription | None
+    if strategy == STICKY:
+        if group.sticky is None:
+            group.sticky = online[0]
+        chosen = group.sticky
+    else:
+        chosen = _by_hash(online, message.publisher if strategy == HASH_CLIENT else message.topic)
+    return chosen if has_room(chosen, qos) else None
+
+
+def has_room(member: Subscription, message_qos: int) -> bool:
+    """Whether a member online can be given one more message now.
+
+    One that catches up on subscriptions of its own keeps half of its window for them.
+    """
+    session = member.session
+    connection = session.connection
+    assert connection is not None
+    if not connection.has_room:
+        return False
+    if message_qos == 0 or member.qos == 0:
+        return True
+    reserved = (session.window + 1) // 2 if session.is_behind else 0
+    return session.resend is None and session.in_flight_room > reserved
+
+
+def _least_in_flight(group: Group, qos: int) -> Subscription | None:
+    """The member with the fewest messages in flight; among equals they take turns."""
+    online = group.online
+    count = len(online)
+    best: Subscription | None = None
+    best_index = 0
+    least = 0
+    for step in range(count):
+        index = (group.next + step) % count
+        member = online[index]
+        in_flight = len(member.session.sender.in_flight)
+        if (best is None or in_flight < least) and has_room(member, qos):
+            best = member
+            best_index = index
+            least = in_flight
+    if best is not None:
+        group.next = best_index + 1
+    return best
+
+
+def _by_hash(online: list[Subscription], key: str) -> Subscription:
+    """The member that a key belongs to; when members come or go, few keys change theirs.
+
+    By rendezvous hashing.
+    """
+    raw = key.encode()
+    chosen = online[0]
+    highest = -1
+    for member in online:
+        checksum = zlib.crc32(raw, zlib.crc32(member.session.client_id.encode()))
+        # A CRC alone is linear: the differences between members would not depend on the key.
+        weight = (checksum * 0x9E3779B1) & 0xFFFF_FFFF
+        if weight > highest:
+            chosen = member
+            highest = weight
+    return chosen

@@ -1,0 +1,550 @@
+"""Shared subscriptions: each message goes to one member, and is lost with none of them."""
+
+import pytest
+
+from holdfast.broker.groups import Groups
+from holdfast.broker.limits import Limits
+from holdfast.broker.shared_group import (
+    HASH_CLIENT,
+    HASH_TOPIC,
+    LEAST_IN_FLIGHT,
+    STICKY,
+)
+from holdfast.message import Properties
+from holdfast.protocol.packets import Puback, Pubcomp, Publish, Pubrec, Suback, Subscribe
+from holdfast.protocol.packets import SubscriptionRequest as Request
+from tests.broker.world import Client, World
+
+BIG = b"z" * 900_000  # three of these, committed, push everything older out of the log's tail
+SHARED = "$share/g/t/#"
+
+
+def member(world: World, client_id: str, qos: int = 1, **options: object) -> Client:
+    client = world.hello(client_id, **options)
+    if SHARED not in world_subscriptions(world, client_id):
+        client.subscribe(SHARED, qos)
+        assert client.received()[:1] == [f"SUBACK #1 0x{qos:02X}"]
+    return client
+
+
+def world_subscriptions(world: World, client_id: str) -> list[str]:
+    session = world.broker.sessions.find(client_id)
+    assert session is not None
+    return list(session.subscriptions)
+
+
+def groups(world: World) -> Groups:
+    return world.broker._router.groups
+
+
+def payloads(client: Client, *, ack: bool = False) -> list[str]:
+    """What messages came since the last look, acknowledged if asked for."""
+    found: list[str] = []
+    for packet in client.packets():
+        if isinstance(packet, Publish):
+            found.append(packet.payload.decode())
+            if ack and packet.qos == 1:
+                client.send(Puback(packet.packet_id))
+    return found
+
+
+def say(world: World, count: int, qos: int = 1, first: int = 1, topic: str = "t/x") -> None:
+    publisher = world.transient("publisher", version=4)
+    for number in range(first, first + count):
+        publisher.publish(topic, f"m{number}", qos, number if qos else 0)
+        if qos == 2:
+            publisher.packets()
+    publisher.disconnect()
+
+
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_members_take_turns(qos: int, version: int) -> None:
+    world = World()
+    members = [member(world, name, 2, version=version) for name in "abc"]
+    say(world, 6, qos)
+    assert [payloads(one) for one in members] == [["m1", "m4"], ["m2", "m5"], ["m3", "m6"]]
+
+
+def test_a_group_is_made_of_name_and_filter_and_stands_beside_other_subscriptions() -> None:
+    """Two groups of one filter each get a copy, and so does a subscription of the same client."""
+    world = World()
+    client = world.hello("c")
+    for packet_id, topic_filter in enumerate(["$share/g/t", "$share/h/t", "t", "$queue/t"], 1):
+        client.subscribe(topic_filter, 0, packet_id)
+    client.received()
+    say(world, 1, 0, topic="t")
+    assert payloads(client) == ["m1"] * 4
+    client.unsubscribe("$share/h/t")
+    client.unsubscribe("$queue/t")
+    assert client.received() == ["UNSUBACK #1 0x00", "UNSUBACK #1 0x00"]
+    client.unsubscribe("$queue/t")
+    assert client.received() == ["UNSUBACK #1 0x11"]
+    say(world, 1, 0, topic="t")
+    assert payloads(client) == ["m1"] * 2
+
+
+def test_a_queue_is_one_group_without_a_name() -> None:
+    world = World()
+    members = [world.hello(name) for name in "ab"]
+    for one in members:
+        one.subscribe("$queue/t/+", 1)
+        one.received()
+    say(world, 4)
+    assert [payloads(one) for one in members] == [["m1", "m3"], ["m2", "m4"]]
+
+
+def test_an_invalid_shared_filter_is_refused_and_a_valid_one_never() -> None:
+    world = World()
+    client = world.hello("c")
+    asked = ["$share//t", "$share/g", "$share/g/", "$share/+/t", "$queue/", "$share/g/#/t"]
+    client.send(Subscribe(1, [Request(topic_filter, 1) for topic_filter in [*asked, SHARED]]))
+    packet = client.packets()[0]
+    assert isinstance(packet, Suback)
+    assert packet.reason_codes == [0x8F] * 6 + [1]
+
+
+def test_a_message_to_the_name_of_a_group_is_not_for_its_members() -> None:
+    world = World()
+    client = world.hello("c")
+    client.subscribe("$share/g/t", 1)
+    client.received()
+    publisher = world.transient("p")
+    publisher.publish("$share/g/t", "x", 1, 1)
+    assert publisher.received() == ["PUBACK #1 0x10"]
+    client.disconnect()
+    world.crash()
+    world.restart()
+    assert payloads(world.hello("c")) == []
+
+
+def test_no_retained_messages_come_with_a_shared_subscription() -> None:
+    world = World()
+    publisher = world.transient("p")
+    publisher.publish("t/x", "kept", 1, 1, retain=True)
+    client = member(world, "c")
+    assert client.received() == []
+
+
+def test_options_of_a_member_count_for_what_it_is_given() -> None:
+    """Its Subscription Identifier, its QoS and Retain As Published, from a new SUBSCRIBE on."""
+    world = World()
+    client = world.hello("c")
+    client.subscribe(SHARED, 1, identifier=7, retain_as_published=True)
+    publisher = world.transient("p")
+    publisher.publish("t/x", "1", 2, 1, retain=True)
+    first = client.packets()[-1]
+    assert isinstance(first, Publish) and first.properties is not None
+    assert (first.qos, first.retain) == (1, True)
+    assert first.properties.subscription_identifiers == [7]
+    client.subscribe(SHARED, 0, identifier=9)
+    publisher.publish("t/x", "2", 1, 2, retain=True)
+    second = client.packets()[-1]
+    assert isinstance(second, Publish) and second.properties is not None
+    assert (second.qos, second.retain) == (0, False)
+    assert second.properties.subscription_identifiers == [9]
+    assert groups(world).count == 1
+
+
+def test_the_publisher_is_told_of_nobody_only_when_the_group_is_empty() -> None:
+    world = World()
+    client = member(world, "c")
+    client.disconnect()
+    publisher = world.transient("p")
+    publisher.publish("t/x", "1", 1, 1)
+    assert publisher.received() == ["PUBACK #1"]
+    client = world.hello("c")
+    client.received()
+    client.unsubscribe(SHARED)
+    publisher.publish("t/x", "2", 1, 2)
+    assert publisher.received() == ["PUBACK #2 0x10"]
+    assert groups(world).count == 0
+
+
+@pytest.mark.parametrize("is_crash", [False, True], ids=["online again", "after a crash"])
+def test_a_group_goes_on_queueing_with_nobody_online(is_crash: bool) -> None:
+    world = World()
+    for name in "ab":
+        member(world, name).disconnect()
+    say(world, 5)
+    if is_crash:
+        world.crash()
+        world.restart()
+    first = world.hello("a")
+    assert payloads(first, ack=True) == ["m1", "m2", "m3", "m4", "m5"]
+    second = world.hello("b")
+    assert payloads(second) == []
+    say(world, 2)
+    assert sorted(payloads(first) + payloads(second)) == ["m1", "m2"]
+
+
+def test_a_queue_that_left_memory_is_read_from_the_store_by_turns() -> None:
+    world = World()
+    names = ["a", "b"]
+    for name in names:
+        member(world, name).disconnect()
+    say(world, 10)
+    say(world, 4, topic="other", first=20)
+    reader = world.hello("reader")
+    reader.subscribe("big", 1)
+    publisher = world.transient("p")
+    for number in range(1, 5):
+        publisher.publish("big", BIG, 1, number)
+        reader.send(Puback(number))
+    members = [world.hello(name, receive_maximum=2) for name in names]
+    found: list[str] = []
+    for _ in range(10):
+        for one in members:
+            found += payloads(one, ack=True)
+    assert sorted(found, key=lambda name: int(name[1:])) == [f"m{n}" for n in range(1, 11)]
+    assert world.disk.reads_done > 0
+
+
+def test_who_has_no_room_is_passed_over_and_the_group_waits_for_the_first_who_has() -> None:
+    world = World()
+    slow = member(world, "slow", receive_maximum=1)
+    quick = member(world, "quick", receive_maximum=2)
+    say(world, 5)
+    assert payloads(slow) == ["m1"]
+    assert payloads(quick) == ["m2", "m3"]
+    quick.send(Puback(1))
+    assert payloads(quick) == ["m4"]
+    slow.send(Puback(1))
+    assert payloads(slow) == ["m5"]
+    say(world, 1, first=6)
+    slow.send(Puback(2))
+    assert payloads(slow) == ["m6"]
+
+
+@pytest.mark.parametrize("expiry_s", [0, 60], ids=["transient", "durable"])
+def test_a_member_that_goes_leaves_its_messages_to_another(expiry_s: int) -> None:
+    """Unacknowledged at QoS 1: handed over at once, as new messages, in their order and once."""
+    world = World()
+    leaver = member(world, "leaver", expiry_s=expiry_s, clean=True)
+    other = member(world, "other")
+    say(world, 4)
+    assert payloads(leaver) == ["m1", "m3"]
+    assert payloads(other, ack=True) == ["m2", "m4"]
+    leaver.send(Puback(1))
+    leaver.cut()
+    assert other.received() == ["PUBLISH t/x m3 q1 #3"]
+    back = world.hello("leaver", expiry_s=expiry_s)
+    assert payloads(back) == []
+
+
+def test_a_member_that_returns_first_gets_its_own_again() -> None:
+    world = World()
+    first = member(world, "a")
+    say(world, 2)
+    assert payloads(first) == ["m1", "m2"]
+    first.cut()
+    say(world, 1, first=3)
+    back = world.hello("a")
+    assert back.received() == [
+        "PUBLISH t/x m1 q1 #1 dup",
+        "PUBLISH t/x m2 q1 #2 dup",
+        "PUBLISH t/x m3 q1 #3",
+    ]
+
+
+@pytest.mark.parametrize("is_crash", [False, True], ids=["running", "crash"])
+def test_whoever_comes_first_gets_what_an_absent_member_did_not_acknowledge(is_crash: bool) -> None:
+    world = World()
+    second = member(world, "b")
+    second.disconnect()
+    first = member(world, "a")
+    say(world, 2)
+    assert payloads(first) == ["m1", "m2"]
+    if is_crash:
+        world.crash()
+        world.restart()
+    else:
+        first.cut()
+    second = world.hello("b")
+    assert second.received() == ["PUBLISH t/x m1 q1 #1", "PUBLISH t/x m2 q1 #2"]
+    assert payloads(world.hello("a")) == []
+
+
+def test_what_a_transient_member_had_survives_a_crash_if_the_group_is_durable() -> None:
+    world = World()
+    transient = member(world, "t", expiry_s=0)
+    durable = member(world, "d")
+    say(world, 4)
+    assert payloads(transient) == ["m1", "m3"]
+    assert payloads(durable, ack=True) == ["m2", "m4"]
+    transient.send(Puback(1))
+    world.advance(100)  # acknowledgements are written a little later
+    world.crash()
+    world.restart()
+    assert payloads(world.hello("d"), ack=True) == ["m3"]
+
+
+def test_the_first_durable_member_makes_what_others_have_safe_too() -> None:
+    world = World()
+    transient = member(world, "t", expiry_s=0)
+    say(world, 2)
+    assert payloads(transient) == ["m1", "m2"]
+    member(world, "d")
+    world.crash()
+    world.restart()
+    assert payloads(world.hello("d")) == ["m1", "m2"]
+
+
+def test_a_group_of_transient_members_ends_with_the_last_of_them() -> None:
+    world = World()
+    only = member(world, "t", expiry_s=0, receive_maximum=1)
+    say(world, 3)
+    assert payloads(only) == ["m1"]
+    only.cut()
+    assert groups(world).count == 0
+    assert payloads(member(world, "u", expiry_s=0)) == []
+    world.crash()
+    world.restart()
+    assert groups(world).count == 0
+
+
+@pytest.mark.spec("MQTT5-4.8.2-4")
+def test_qos_2_is_completed_with_the_member_it_was_begun_with() -> None:
+    world = World()
+    first = member(world, "a", 2)
+    other = member(world, "b", 2)
+    say(world, 2, 2)
+    assert first.received() == ["PUBLISH t/x m1 q2 #1"]
+    assert other.received() == ["PUBLISH t/x m2 q2 #1"]
+    first.cut()
+    world.crash()
+    world.restart()
+    other = world.hello("b")
+    assert other.received() == ["PUBLISH t/x m2 q2 #1 dup"]
+    first = world.hello("a")
+    assert first.received() == ["PUBLISH t/x m1 q2 #1 dup"]
+    first.send(Pubrec(1))
+    assert first.received() == ["PUBREL #1"]
+    first.send(Pubcomp(1))
+    assert first.received() == []
+
+
+@pytest.mark.spec("MQTT5-4.8.2-5")
+@pytest.mark.parametrize("how", ["expiry", "clean start"])
+def test_qos_2_of_a_session_that_ended_is_sent_to_nobody_else(how: str) -> None:
+    world = World()
+    first = member(world, "a", 2, expiry_s=10)
+    other = member(world, "b", 2)
+    say(world, 1, 2)
+    say(world, 1, 1)  # for the other one
+    assert first.received() == ["PUBLISH t/x m1 q2 #1"]
+    assert other.received() == ["PUBLISH t/x m1 q1 #1"]
+    first.cut()
+    if how == "expiry":
+        world.advance(11_000)
+    else:
+        world.hello("a", clean=True)
+    assert other.received() == []
+
+
+@pytest.mark.spec("MQTT5-4.8.2-6")
+def test_a_message_that_a_member_refuses_is_sent_to_nobody_else() -> None:
+    world = World()
+    first = member(world, "a", 2)
+    other = member(world, "b", 2)
+    say(world, 1, 1)
+    say(world, 1, 1)
+    say(world, 1, 2)
+    assert first.received() == ["PUBLISH t/x m1 q1 #1", "PUBLISH t/x m1 q2 #2"]
+    other.received()
+    first.send(Puback(1, 0x80), Pubrec(2, 0x97))
+    first.cut()
+    assert other.received() == []
+    assert payloads(world.hello("a")) == []
+
+
+def test_expired_sessions_leave_their_queue_to_the_rest_of_the_group() -> None:
+    world = World()
+    member(world, "a", expiry_s=10).disconnect()
+    member(world, "b").disconnect()
+    say(world, 2)
+    world.advance(11_000)
+    assert groups(world).count == 1
+    assert payloads(world.hello("b")) == ["m1", "m2"]
+
+
+def test_nothing_is_left_of_a_group_whose_members_are_gone() -> None:
+    world = World()
+    member(world, "a", expiry_s=10).disconnect()
+    say(world, 2)
+    world.advance(11_000)
+    assert groups(world).count == 0
+    assert world.broker._router.tree.filters == 0
+    assert world.broker.trim_point() == world.broker._commits.next_lsn
+    world.crash()
+    world.restart()
+    assert groups(world).count == 0
+
+
+def test_a_message_too_large_for_one_member_goes_to_another() -> None:
+    world = World()
+    small = member(world, "small", maximum_packet_size=60)
+    other = member(world, "other")
+    publisher = world.transient("p")
+    for number in range(1, 5):
+        publisher.publish("t/x", b"x" * 100, 1, number)
+    assert payloads(small) == []
+    assert len(payloads(other)) == 4
+    publisher.publish("t/x", "short", 1, 5)
+    publisher.publish("t/x", "short", 1, 6)
+    assert payloads(small) == ["short"]
+
+
+def test_a_member_unsubscribes_and_what_it_has_is_its_own() -> None:
+    """[MQTT-3.10.4-2]: what was begun is completed; nothing new is added."""
+    world = World()
+    leaver = member(world, "leaver")
+    other = member(world, "other")
+    say(world, 2)
+    assert payloads(leaver) == ["m1"]
+    leaver.unsubscribe(SHARED)
+    say(world, 2, first=3)
+    assert payloads(leaver) == []
+    assert payloads(other) == ["m2", "m3", "m4"]
+    leaver.cut()
+    assert payloads(other) == ["m1"], "with its connection, what it has not acknowledged goes on"
+
+
+def test_expired_messages_are_handed_to_nobody() -> None:
+    world = World()
+    member(world, "a").disconnect()
+    publisher = world.transient("p")
+    soon = Properties()
+    soon.message_expiry_interval = 5
+    publisher.publish("t/x", "soon", 1, 1, properties=soon)
+    publisher.publish("t/x", "later", 1, 2)
+    world.advance(6_000)
+    assert payloads(world.hello("a")) == ["later"]
+
+
+def out_of_memory(world: World) -> None:
+    """Push all that is committed out of the log's tail."""
+    reader = world.transient("reader")
+    reader.subscribe("big", 1)
+    for number in range(1, 5):
+        reader.publish("big", BIG, 1, number)
+        reader.send(Puback(number))
+    reader.cut()
+
+
+def test_what_was_given_back_and_waits_for_room_survives_a_crash() -> None:
+    world = World()
+    full = member(world, "full", receive_maximum=1)
+    leaver = member(world, "leaver")
+    say(world, 2)
+    assert (payloads(full), payloads(leaver)) == (["m1"], ["m2"])
+    leaver.cut()
+    assert payloads(full) == []
+    world.crash()
+    world.restart()
+    found = payloads(world.hello("full", receive_maximum=2))
+    assert sorted(found) == ["m1", "m2"]
+
+
+def test_what_was_given_back_comes_first_and_the_queue_goes_on_behind_it() -> None:
+    """Both are out of memory, and the member acknowledges nothing in between."""
+    world = World()
+    full = member(world, "full", receive_maximum=1)
+    leaver = member(world, "leaver", receive_maximum=1)
+    say(world, 4)
+    assert (payloads(full), payloads(leaver)) == (["m1"], ["m2"])
+    out_of_memory(world)
+    full.cut()
+    leaver.cut()
+    third = world.hello("third")
+    third.subscribe(SHARED, 1)
+    assert payloads(third) == ["m1", "m2", "m3", "m4"]
+
+
+def test_a_group_pins_what_it_queues_and_its_members_pin_nothing_else() -> None:
+    world = World()
+    member(world, "a").disconnect()
+    next_lsn = world.broker._commits.next_lsn
+    say(world, 2)
+    assert world.broker.trim_point() == next_lsn
+    back = world.hello("a")
+    payloads(back, ack=True)
+    say(world, 2)
+    payloads(back, ack=True)
+    assert world.broker.trim_point() == world.broker._commits.next_lsn
+    other = member(world, "b")
+    back.disconnect()
+    say(world, 2)
+    payloads(other, ack=True)
+    assert world.broker.trim_point() == world.broker._commits.next_lsn
+
+
+# --- strategies
+
+
+def spread(strategy: int, client_ids: str = "abc") -> tuple[World, dict[str, Client]]:
+    world = World(Limits(shared_strategy=strategy))
+    return world, {name: member(world, name) for name in client_ids}
+
+
+def test_least_in_flight_spares_the_busy() -> None:
+    world, members = spread(LEAST_IN_FLIGHT)
+    say(world, 3)
+    for name in "bc":
+        assert len(payloads(members[name], ack=True)) == 1
+    say(world, 2, first=4)
+    assert payloads(members["a"]) == ["m1"]
+    assert sorted(payloads(members["b"]) + payloads(members["c"])) == ["m4", "m5"]
+
+
+def test_sticky_stays_with_one_until_it_goes() -> None:
+    world, members = spread(STICKY)
+    say(world, 3)
+    assert payloads(members["a"], ack=True) == ["m1", "m2", "m3"]
+    members["a"].disconnect()
+    say(world, 2, first=4)
+    chosen = payloads(members["b"])
+    assert chosen == ["m4", "m5"]
+    world.hello("a")
+    say(world, 1, first=6)
+    assert payloads(members["b"]) == ["m6"]
+
+
+def test_sticky_waits_for_the_one_rather_than_change_the_order() -> None:
+    world = World(Limits(shared_strategy=STICKY))
+    first = member(world, "a", receive_maximum=1)
+    second = member(world, "b")
+    say(world, 3)
+    assert payloads(first) == ["m1"]
+    first.send(Puback(1))
+    assert payloads(first) == ["m2"]
+    assert payloads(second) == []
+    first.cut()
+    assert payloads(second) == ["m2", "m3"]
+
+
+@pytest.mark.parametrize("strategy", [HASH_CLIENT, HASH_TOPIC])
+def test_hashing_gives_a_key_to_one_member_and_all_members_some_keys(strategy: int) -> None:
+    world, members = spread(strategy, "abcd")
+    owner: dict[str, str] = {}
+
+    def publish(number: int) -> None:
+        by_client = strategy == HASH_CLIENT
+        publisher = world.transient(f"p{number}" if by_client else "p")
+        publisher.publish("t/x" if by_client else f"t/{number}", f"{number}", 1, 1)
+        publisher.disconnect()
+
+    for _ in range(3):
+        for number in range(60):
+            publish(number)
+        for name, one in members.items():
+            for payload in payloads(one, ack=True):
+                assert owner.setdefault(payload, name) == name
+    counts = {name: list(owner.values()).count(name) for name in members}
+    assert min(counts.values()) >= 6, counts
+    members["d"].disconnect()
+    for number in range(60):
+        publish(number)
+    for name in "abc":
+        for payload in payloads(members[name], ack=True):
+            assert owner[payload] in (name, "d"), "only what the one that left had has moved"
