@@ -19,6 +19,7 @@ from holdfast.protocol.topics import (
     check_topic,
     has_wildcard,
     is_shared,
+    is_sys_topic,
     levels,
     matches,
     split_share,
@@ -255,3 +256,13 @@ def test_the_cache_never_keeps_a_bad_topic(raw: bytes, reason_code: int) -> None
             cache.topic(raw)
         assert caught.value.reason_code == reason_code
     assert len(cache) == 0
+
+
+@pytest.mark.parametrize("topic", ["$SYS", "$SYS/", "$SYS/a", "$SYS/#", "$SYS/+"])
+def test_the_topics_of_the_server_are_sys_and_all_below(topic: str) -> None:
+    assert is_sys_topic(topic)
+
+
+@pytest.mark.parametrize("topic", ["$SYSTEM", "$SY", "$sys/a", "a/$SYS/b", "/$SYS", "#", "$share"])
+def test_a_topic_that_only_resembles_them_is_none(topic: str) -> None:
+    assert not is_sys_topic(topic)

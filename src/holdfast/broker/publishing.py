@@ -19,6 +19,7 @@ from holdfast.protocol.reason_codes import (
     RECEIVE_MAXIMUM_EXCEEDED,
     TOPIC_ALIAS_INVALID,
 )
+from holdfast.protocol.topics import is_sys_topic
 
 
 @final
@@ -66,7 +67,7 @@ class Publishing:
         elif qos == 0 and not packet.retain:
             framer = connection.framer
             wire = framer.buffer[framer.start : framer.end]
-        if message.topic.startswith("$SYS/"):
+        if is_sys_topic(message.topic):
             detail = "expected a topic outside $SYS, which only the broker publishes under"
             self._refuse(connection, packet, NOT_AUTHORIZED, detail)
             return

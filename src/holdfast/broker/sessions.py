@@ -23,9 +23,10 @@ from holdfast.protocol.reason_codes import (
     CLIENT_IDENTIFIER_NOT_VALID,
     SESSION_TAKEN_OVER,
     SUCCESS,
+    TOPIC_NAME_INVALID,
 )
 from holdfast.protocol.receiver import Qos2Receiver
-from holdfast.protocol.topics import check_topic, is_shared
+from holdfast.protocol.topics import check_topic, is_shared, is_sys_topic
 from holdfast.store.records import OPEN, Snapshot, SubscriptionRecord, unpack_in_flight
 
 
@@ -84,7 +85,7 @@ class Sessions:
             client_id = f"auto-{self._instance}-{self._numbers.next}"
             connection.client_id = client_id
         if packet.will is not None:
-            check_topic(packet.will.topic)
+            _check_will_topic(packet.will.topic)
         asked_s = _asked_expiry(packet)
         expiry_s = min(asked_s, self._limits.session_expiry_max_s)
         self._end_overdue(client_id, now_ms)
@@ -472,6 +473,16 @@ def _reads_log(session: Session) -> bool:
         if subscription.qos > 0 and subscription.group is None:
             return True
     return False
+
+
+def _check_will_topic(topic: str) -> None:
+    """Raises ProtocolError (Topic Name invalid) for a topic that no client publishes to."""
+    check_topic(topic)
+    if is_sys_topic(topic):
+        raise ProtocolError(
+            TOPIC_NAME_INVALID,
+            "expected a will topic outside $SYS, which only the broker publishes under",
+        )
 
 
 def _asked_expiry(packet: Connect) -> int:

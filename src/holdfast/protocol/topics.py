@@ -11,6 +11,7 @@ from holdfast.protocol.wire import STRING_BYTES_MAX, text_of
 
 SHARE_PREFIX: Final = "$share/"
 QUEUE_PREFIX: Final = "$queue/"  # not of the standard: the one unnamed group of a filter
+SYS_PREFIX: Final = "$SYS/"
 
 # What a TopicCache keeps: with these numbers at most some 5 MB.
 CACHED_TOPICS_MAX: Final = 4096
@@ -87,6 +88,14 @@ def split_share(topic_filter: str) -> tuple[str, str]:
 def is_shared(topic_filter: str) -> bool:
     """Whether a filter asks for a Shared Subscription, well-formed or not."""
     return topic_filter.startswith((SHARE_PREFIX, QUEUE_PREFIX))
+
+
+def is_sys_topic(topic: str) -> bool:
+    """Whether a Topic Name or Topic Filter is ``$SYS`` or lies below it: a server's own.
+
+    Source: MQTT 5.0 §4.7.2.
+    """
+    return topic.startswith(SYS_PREFIX) or topic == "$SYS"
 
 
 def has_wildcard(topic_filter: str) -> bool:
