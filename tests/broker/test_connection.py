@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import CLOSED, CONNECTED, Connection
+from holdfast.broker.counters import Counters
 from holdfast.broker.limits import INPUT_UNCOMMITTED_BYTES_MAX, OUTPUT_BYTES_MAX
 from holdfast.broker.session import Session
 from holdfast.errors import ProtocolError
@@ -64,7 +65,10 @@ class Bench:
 
     def __init__(self) -> None:
         self.commits = Commits(1)
-        self.connections = [connection(self.commits, n + 1) for n in range(CONNECTIONS)]
+        self.counters = Counters()
+        self.connections = [
+            connection(self.commits, n + 1, self.counters) for n in range(CONNECTIONS)
+        ]
         self.models = [Model() for _ in range(CONNECTIONS)]
         self.sent = 0
 
@@ -122,13 +126,17 @@ class Bench:
         listed, self.commits.ready = self.commits.ready, []
         for own in listed:
             model = self.models[own.number - 1]
+            packets_sent = self.counters.packets_sent + len(model.ready)
+            bytes_sent = self.counters.bytes_sent + sum(map(len, model.ready))
             assert own.take() == b"".join(model.ready)
+            assert self.counters.packets_sent == packets_sent
+            assert self.counters.bytes_sent == bytes_sent
             model.ready = []
         assert not any(model.ready for model in self.models)
 
 
-def connection(commits: Commits, number: int = 1) -> Connection:
-    own = Connection(number, "192.0.2.1:1", commits, 1_000)
+def connection(commits: Commits, number: int = 1, counters: Counters | None = None) -> Connection:
+    own = Connection(number, "192.0.2.1:1", commits, counters or Counters(), 1_000)
     own.state = CONNECTED
     return own
 

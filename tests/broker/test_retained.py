@@ -16,9 +16,7 @@ filters = st.builds(
     st.lists(st.sampled_from(["a", "b", "", "$s", "+", "+"]), max_size=4),
     st.sampled_from([[], ["#"]]),
 ).filter(bool)
-steps = st.lists(
-    st.tuples(st.sampled_from(["set", "set", "clear"]), topics), min_size=15, max_size=40
-)
+steps = st.lists(st.tuples(st.sampled_from(["x", "longer", ""]), topics), min_size=15, max_size=40)
 
 
 def message(topic: str, payload: bytes = b"x") -> Message:
@@ -27,6 +25,7 @@ def message(topic: str, payload: bytes = b"x") -> Message:
 
 def check_all(retained: Retained, kept: dict[str, Message], wanted: list[str]) -> None:
     assert retained.count == len(kept)
+    assert retained.payload_bytes == sum(len(m.payload) for m in kept.values())
     for topic_filter in [*wanted, *kept, "#", "+", "+/#"]:
         found = retained.matching(topic_filter)
         expected = [m for topic, m in kept.items() if matches(topic_filter, topic)]
@@ -43,9 +42,9 @@ def test_any_filter_finds_what_is_kept_and_matches(
 ) -> None:
     retained = Retained()
     kept: dict[str, Message] = {}
-    for what, topic in taken:
-        if what == "set":
-            kept[topic] = message(topic)
+    for payload, topic in taken:
+        if payload:
+            kept[topic] = message(topic, payload.encode())
             retained.set(kept[topic])
         else:
             assert retained.clear(topic) == (topic in kept)

@@ -99,6 +99,8 @@ class Bench:
             self.check(topic)
         filters = {f for session in self.sessions for f in session.subscriptions}
         assert self.tree.filters == len(filters)
+        held = sum(len(session.subscriptions) for session in self.sessions)
+        assert self.tree.subscriptions == held
 
 
 def copy_of(target: Subscription) -> Copy:

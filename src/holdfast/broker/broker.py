@@ -117,7 +117,9 @@ class Broker:
 
     def connect(self, number: int, address: str) -> Connection:
         """Take a new network connection; ``number`` is the driver's, never used again."""
-        connection = Connection(number, address, self._commits, self.limits.packet_bytes_max)
+        connection = Connection(
+            number, address, self._commits, self.counters, self.limits.packet_bytes_max
+        )
         connection.last_received_ms = self._now_ms
         self._connections[number] = connection
         due = self._now_ms + self.limits.connect_timeout_ms
@@ -130,12 +132,15 @@ class Broker:
         if connection.state == CLOSED:
             return
         connection.last_received_ms = self._now_ms
+        counters = self.counters
+        counters.bytes_received += len(data)
         framer = connection.framer
         try:
             if connection.state == AWAITS_CONNECT and framer.buffered == 0:
                 _check_first_byte(data)
             framer.feed(data)
             while connection.state != CLOSED and framer.next_frame():
+                counters.packets_received += 1
                 self._packet(connection)
         except ProtocolError as error:
             self._protocol_error(connection, error)
@@ -368,6 +373,7 @@ class Broker:
         packet = decode(framer.buffer, framer.start, framer.end, version, self._topics)
         if not isinstance(packet, Connect):
             raise ProtocolError(PROTOCOL_ERROR, "expected CONNECT as the first packet")
+        self.counters.connects += 1
         connection.client_id = packet.client_id
         self.sessions.connect(connection, packet, self._now_ms)
         self._tell(DEBUG, "connected", connection)

@@ -7,6 +7,7 @@ behind a waiting packet waits with it: acknowledgements keep the order of the PU
 from typing import Final, final
 
 from holdfast.broker.commits import Commits
+from holdfast.broker.counters import Counters
 from holdfast.broker.limits import INPUT_UNCOMMITTED_BYTES_MAX, OUTPUT_BYTES_MAX
 from holdfast.broker.session import Session
 from holdfast.errors import ProtocolError
@@ -22,7 +23,14 @@ CLOSED: Final = 2
 class Connection:
     """State of one connection; the driver reads ``take``, ``is_closing`` and ``is_read_paused``."""
 
-    def __init__(self, number: int, address: str, commits: Commits, packet_bytes_max: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        address: str,
+        commits: Commits,
+        counters: Counters,
+        packet_bytes_max: int,
+    ) -> None:
         self.number = number
         self.address = address
         self.client_id = ""
@@ -38,6 +46,7 @@ class Connection:
         self.is_socket_full = False  # set by the driver while the socket takes no more
         self.is_closing = False  # the driver closes once ``take`` is written
         self._commits = commits
+        self._counters = counters
         self._has_sent = False  # a server's first packet is CONNACK, then others may follow
         self._wait = 0  # the newest batch that anything sent here waits for
         self._ready: list[bytes] = []
@@ -154,9 +163,12 @@ class Connection:
         """The batch under way is durable: what waited for it may leave."""
         if self.state == CLOSED:
             return
-        # What ``note_input`` left there is nothing that is sent.
-        self._has_sent = self._has_sent or any(self._committing)
-        self._ready.extend(self._committing)
+        committing = self._committing
+        if committing and not committing[0]:
+            # What ``note_input`` left there is nothing that is sent.
+            del committing[0]
+        self._has_sent = self._has_sent or len(committing) > 0
+        self._ready.extend(committing)
         self._committing = []
         self._acks_committing = 0
         self._input_committing = 0
@@ -167,6 +179,8 @@ class Connection:
     def take(self) -> bytes:
         """All that may leave now, in order; it is the driver's from here on."""
         data = b"".join(self._ready)
+        self._counters.packets_sent += len(self._ready)
+        self._counters.bytes_sent += len(data)
         self._ready = []
         self._is_ready_listed = False
         was_full = self._output_bytes >= OUTPUT_BYTES_MAX

@@ -9,11 +9,21 @@ class Counters:
 
     def __init__(self) -> None:
         self.received = 0  # PUBLISH packets
-        self.sent = 0
-        self.logged = 0
+        self.received_payload_bytes = 0  # of these
+        self.sent = 0  # PUBLISH packets, handed to a connection
+        self.sent_payload_bytes = 0
+        self.packets_received = 0  # of all types
+        self.packets_sent = 0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.logged = 0  # entries of the log
+        self.logged_payload_bytes = 0
+        self.commits = 0  # batches that the store made durable
         self.dropped_qos0 = 0  # for a subscriber whose socket was full
         self.too_large = 0  # for a subscriber whose Maximum Packet Size is smaller
         self.refused = 0  # PUBLISH packets that a client was told no for
         self.protocol_errors = 0
-        self.connections = 0
+        self.connections = 0  # network connections
+        self.connects = 0  # CONNECT packets
+        self.expired = 0  # sessions whose time was over while they were absent
         self.takeovers = 0

@@ -8,6 +8,7 @@ from holdfast.broker.counters import Counters
 from holdfast.broker.log_tail import LogTail
 from holdfast.broker.outgoing import Outgoing
 from holdfast.broker.session import Session, Subscription
+from holdfast.message import Message
 from holdfast.store.records import ReadRequest
 
 
@@ -79,15 +80,17 @@ class Delivery:
             wait = self._commits.filling
         connection.send(data, wait)
         self._counters.sent += 1
+        self._counters.sent_payload_bytes += len(outgoing.message.payload)
         return packet_id
 
-    def send(self, connection: Connection, data: bytes, wait: int) -> bool:
+    def send(self, connection: Connection, message: Message, data: bytes, wait: int) -> bool:
         """Send a QoS 0 message: False if the client's Maximum Packet Size does not allow it."""
         if connection.is_too_large(data):
             self._counters.too_large += 1
             return False
         connection.send(data, wait)
         self._counters.sent += 1
+        self._counters.sent_payload_bytes += len(message.payload)
         return True
 
 

@@ -45,6 +45,7 @@ class Publishing:
         session = connection.session
         assert session is not None
         self._counters.received += 1
+        self._counters.received_payload_bytes += len(packet.payload)
         qos = packet.qos
         commits = self._commits
         if qos == 2 and session.received.holds(packet.packet_id):

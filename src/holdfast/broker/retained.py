@@ -19,6 +19,7 @@ class Retained:
     def __init__(self) -> None:
         self._root = _Node()
         self.count = 0
+        self.payload_bytes = 0
 
     def set(self, message: Message) -> None:
         """Put ``message`` into the slot of its topic, in place of an earlier one."""
@@ -33,8 +34,12 @@ class Retained:
                 child = _Node()
                 children[level] = child
             node = child
-        if node.message is None:
+        old = node.message
+        if old is None:
             self.count += 1
+        else:
+            self.payload_bytes -= len(old.payload)
+        self.payload_bytes += len(message.payload)
         node.message = message
 
     def get(self, topic: str) -> Message | None:
@@ -62,10 +67,12 @@ class Retained:
             if child is None:
                 return False
             path.append(child)
-        if path[-1].message is None:
+        old = path[-1].message
+        if old is None:
             return False
         path[-1].message = None
         self.count -= 1
+        self.payload_bytes -= len(old.payload)
         depth = len(levels)
         while depth > 0 and path[depth].message is None and path[depth].children is None:
             children = path[depth - 1].children

@@ -98,6 +98,7 @@ class Router:
         self._commits.append(entry)
         self._delivery.tail.append(entry)
         self._counters.logged += 1
+        self._counters.logged_payload_bytes += len(message.payload)
         return lsn
 
     def _retain(self, message: Message) -> int:
@@ -123,7 +124,7 @@ class Router:
         if qos == 0:
             if connection.has_room:
                 data = outgoing.packet(subscription, connection.is_v5, 0, retain, False, 0)
-                self._delivery.send(connection, data, wait)
+                self._delivery.send(connection, message, data, wait)
             else:
                 session.dropped_qos0 += 1
                 self._counters.dropped_qos0 += 1
@@ -216,7 +217,7 @@ class Router:
             wait = self._retained_wait
             if qos == 0:
                 data = outgoing.packet(subscription, connection.is_v5, 0, True, False, 0)
-                self._delivery.send(connection, data, wait)
+                self._delivery.send(connection, message, data, wait)
             else:
                 self._delivery.deliver(
                     session, connection, subscription, outgoing, 0, qos, True, wait
@@ -471,6 +472,7 @@ class Router:
             return
         connection.send(data, 0)
         self._counters.sent += 1
+        self._counters.sent_payload_bytes += len(message.payload)
 
     def committed(self) -> None:
         """Let go of the entries that are durable now, beyond what is kept for the sessions."""

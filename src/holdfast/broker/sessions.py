@@ -55,6 +55,8 @@ class Sessions:
         self._by_client_id: dict[str, Session] = {}
         self._by_number: dict[int, Session] = {}
         self._numbers = numbers
+        self.online = 0  # sessions with a connection
+        self.online_max = 0  # at once, so far
 
     @property
     def count(self) -> int:
@@ -139,6 +141,8 @@ class Sessions:
         connection.state = CONNECTED
         connection.session = session
         session.connection = connection
+        self.online += 1
+        self.online_max = max(self.online_max, self.online)
         session.epoch += 1
         session.version = packet.version
         session.expiry_s = expiry_s
@@ -206,6 +210,7 @@ class Sessions:
     def disconnected(self, session: Session, now_ms: int) -> None:
         """The session's connection is gone: publish or put off its will, keep or end the rest."""
         session.connection = None
+        self.online -= 1
         session.is_reading = False
         session.resend = None
         session.retained_waiting = None
@@ -263,6 +268,7 @@ class Sessions:
     def _look_at_expiry(self, session: Session, now_ms: int) -> None:
         if session.connection is None and session.expiry_s != EXPIRY_NEVER:
             if session.disconnected_at_ms + session.expiry_s * 1000 <= now_ms:
+                self._counters.expired += 1
                 self._end(session, False, now_ms)
             else:
                 self._await_expiry(session)

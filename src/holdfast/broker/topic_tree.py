@@ -63,10 +63,12 @@ class TopicTree:
         self._generation = 0  # grows when a filter appears or goes
         self._routes: dict[str, Route] = {}
         self.filters = 0
+        self.subscriptions = 0
 
     def add(self, subscription: Subscription, is_online: bool) -> None:
         """File a subscription under its filter."""
         node = self._file(subscription.topic_filter)
+        self.subscriptions += 1
         subscription.node = node
         self._enter(node, subscription, is_online)
 
@@ -117,6 +119,7 @@ class TopicTree:
         assert node is not None
         subscription.node = None
         self._leave(node, subscription, is_online)
+        self.subscriptions -= 1
         self._unfile(node)
 
     def _unfile(self, node: FilterNode) -> None:
