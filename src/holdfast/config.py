@@ -172,6 +172,12 @@ class Settings(BaseModel):
         description="Seconds that a session is kept at most after its connection ended. "
         "4294967295: for ever.",
     )
+    sys_interval_s: int = Field(
+        default=10,
+        ge=0,
+        le=86_400,
+        description="Seconds between two updates of the `$SYS` topics. 0: there are none.",
+    )
 
 
 def load_settings(

@@ -76,7 +76,13 @@ async def _serve(settings: Settings, store: Store) -> int:
 
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
-    broker = Broker(_limits(settings), store.load(), wall_clock_ms(), secrets.token_hex(4))
+    broker = Broker(
+        _limits(settings),
+        store.load(),
+        wall_clock_ms(),
+        instance=secrets.token_hex(4),
+        version=f"holdfast {__version__}",
+    )
     driver = Driver(broker=broker, store=store, failed=end)
     listeners: list[asyncio.Server] = []
     try:
@@ -123,6 +129,7 @@ def _limits(settings: Settings) -> Limits:
         keep_alive_max_s=settings.keep_alive_max_s,
         connect_timeout_ms=int(settings.connect_timeout_s * 1000),
         shared_strategy=SHARED_STRATEGIES.index(settings.shared_strategy),
+        sys_interval_ms=settings.sys_interval_s * 1000,
     )
 
 

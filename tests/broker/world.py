@@ -55,6 +55,7 @@ class Disk:
         self.is_commit_done = False
         self.reads: list[ReadWanted] = []
         self.commits = 0
+        self.commit_us = 0  # what the driver would say that a commit took
         self.reads_done = 0
         self._world = world
         self._trim_to = 0
@@ -348,7 +349,7 @@ class World:
         broker.begin_turn(self.now_ms)
         if self.disk.is_commit_done:
             self.disk.is_commit_done = False
-            broker.committed()
+            broker.committed(self.disk.commit_us)
         answers, self._answers = self._answers, []
         for wanted in answers:
             self._take_answer(wanted)
@@ -406,7 +407,11 @@ class World:
     def _start(self) -> Broker:
         self._starts += 1
         return Broker(
-            self.limits, self.disk.store.load(), self.now_ms, instance=f"start{self._starts}"
+            self.limits,
+            self.disk.store.load(),
+            self.now_ms,
+            instance=f"start{self._starts}",
+            version="holdfast in a world",
         )
 
     def _commit(self) -> None:

@@ -10,7 +10,13 @@ from typing import final
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import AWAITS_CONNECT, CLOSED, CONNECTED, Connection
 from holdfast.broker.counters import Counters
-from holdfast.broker.deadlines import CONNECT_TIMEOUT, KEEP_ALIVE, LAZY_COMMIT, Deadlines
+from holdfast.broker.deadlines import (
+    CONNECT_TIMEOUT,
+    KEEP_ALIVE,
+    LAZY_COMMIT,
+    SYS_TOPICS,
+    Deadlines,
+)
 from holdfast.broker.delivery import Delivery, ReadWanted
 from holdfast.broker.groups import Groups
 from holdfast.broker.limits import KEEP_ALIVE_LOOK_MS, LAZY_COMMIT_MS, Limits
@@ -20,6 +26,7 @@ from holdfast.broker.session import Numbers
 from holdfast.broker.sessions import Sessions
 from holdfast.broker.step import DEBUG, INFO, WARNING, Event
 from holdfast.broker.subscribing import subscribe, unsubscribe
+from holdfast.broker.sys_topics import SysTopics
 from holdfast.broker.topic_tree import TopicTree
 from holdfast.errors import ProtocolError
 from holdfast.protocol.decode import decode, decode_publish, peek_packet_id, peek_version
@@ -72,10 +79,12 @@ class Broker:
     """All of the broker's state and logic; it does no input or output of its own.
 
     ``now_ms`` is Unix time in milliseconds. ``instance`` makes client identifiers that we assign
-    different from those of earlier runs.
+    different from those of earlier runs. ``version`` is what ``$SYS`` says that we are.
     """
 
-    def __init__(self, limits: Limits, snapshot: Snapshot, now_ms: int, instance: str) -> None:
+    def __init__(
+        self, limits: Limits, snapshot: Snapshot, now_ms: int, instance: str, version: str
+    ) -> None:
         self.limits = limits
         self.counters = Counters()
         self.events: list[Event] = []
@@ -107,6 +116,12 @@ class Broker:
         self._router.begin_turn(now_ms)
         self._lazy_due_ms = 0
         self.sessions.restore(snapshot, now_ms)
+        self._sys_topics: SysTopics | None = None
+        if limits.sys_interval_ms > 0:
+            self._sys_topics = SysTopics(
+                version, now_ms, self._router, self.sessions, self._commits, self.counters
+            )
+            self._deadlines.add(now_ms, SYS_TOPICS, 0)
 
     # --- the turn
 
@@ -172,6 +187,10 @@ class Broker:
             elif kind == LAZY_COMMIT:
                 self._lazy_due_ms = 0
                 self._commits.hurry_lazy()
+            elif kind == SYS_TOPICS:
+                assert self._sys_topics is not None
+                self._sys_topics.publish(self._now_ms)
+                self._deadlines.add(self._now_ms + self.limits.sys_interval_ms, SYS_TOPICS, 0)
             else:
                 self.sessions.due(kind, due[2], due[0], self._now_ms)
 
@@ -220,8 +239,15 @@ class Broker:
             return None
         return self._commits.take()
 
-    def committed(self) -> None:
-        """The batch taken last is durable. Call it within a turn."""
+    def committed(self, took_us: int = -1) -> None:
+        """The batch taken last is durable. Call it within a turn.
+
+        ``took_us`` is how long the store had it, -1 for an empty one that it never got.
+        """
+        if took_us >= 0:
+            self.counters.commits += 1
+            if self._sys_topics is not None:
+                self._sys_topics.note_commit(took_us)
         self._commits.committed()
         self._router.committed()
 

@@ -27,3 +27,8 @@ class Counters:
         self.connects = 0  # CONNECT packets
         self.expired = 0  # sessions whose time was over while they were absent
         self.takeovers = 0
+
+    @property
+    def dropped(self) -> int:
+        """Messages that a connected subscriber was not given, because it could not take them."""
+        return self.dropped_qos0 + self.too_large

@@ -8,6 +8,7 @@ KEEP_ALIVE: Final = 1
 SESSION_EXPIRY: Final = 2  # of a session, by its number
 WILL_DUE: Final = 3
 LAZY_COMMIT: Final = 4
+SYS_TOPICS: Final = 5
 
 
 @final

@@ -16,11 +16,16 @@ ROUTES_MAX: Final = 20_000  # topics whose matches are cached
 ROUTE_TOPIC_CHARACTERS_MAX: Final = 256  # of such a topic: with both, some 15 MB
 RETAINED_WAITING_MAX: Final = 100_000  # retained messages under way to a session; then SUBACK 0x97
 INPUT_UNCOMMITTED_BYTES_MAX: Final = 4 * 1024 * 1024  # of one publisher, then it is not read
+LOG_MARKS_MAX: Final = 1024  # points of the log that ``$SYS`` knows the size of the rest from
+LATENCIES_MAX: Final = 4096  # commits that the percentiles of one interval of ``$SYS`` come from
 
 
 @final
 class Limits:
-    """What a connection and a session may take. Sizes in bytes."""
+    """What a connection and a session may take, and how often ``$SYS`` is published.
+
+    Sizes in bytes. ``sys_interval_ms`` 0 leaves the tree out.
+    """
 
     def __init__(
         self,
@@ -31,6 +36,7 @@ class Limits:
         keep_alive_max_s: int = 0,
         connect_timeout_ms: int = 10_000,
         shared_strategy: int = 0,
+        sys_interval_ms: int = 0,
     ) -> None:
         self.packet_bytes_max = packet_bytes_max
         self.receive_maximum = receive_maximum
@@ -39,3 +45,4 @@ class Limits:
         self.keep_alive_max_s = keep_alive_max_s
         self.connect_timeout_ms = connect_timeout_ms
         self.shared_strategy = shared_strategy  # which member of a group: see ``groups``
+        self.sys_interval_ms = sys_interval_ms

@@ -92,6 +92,19 @@ class Router:
             self.groups.give(group, outgoing, lsn, deliver_wait)
         return wait
 
+    def publish_unlogged(self, topic: str, payload: bytes) -> None:
+        """Publish a retained message that is of the moment: nothing of it reaches the store.
+
+        Those online are given it at QoS 0, if they have room for it.
+        """
+        message = Message(topic, payload, 0, True)
+        self.retained.set(message)
+        targets = self.tree.route(topic).targets
+        if targets:
+            outgoing = Outgoing(message, self.now_ms, None, False)
+            for target in targets:
+                self._give(target, outgoing, 0, 0)
+
     def _log(self, message: Message, target: int) -> int:
         lsn = self._commits.next_lsn
         entry = LogEntry(lsn, message, target)

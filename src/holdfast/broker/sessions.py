@@ -455,6 +455,15 @@ class Sessions:
             self._commits.touch_row(session)
         self._await(WILL_DUE, session, session.will_due_ms)
 
+    def count_behind(self) -> int:
+        """How many sessions online are behind, and are fed from the log."""
+        count = 0
+        for connection in self._connections.values():
+            session = connection.session
+            if session is not None and session.is_behind:
+                count += 1
+        return count
+
     def needed_from(self) -> int:
         """The smallest lsn that a session still needs; all below it may be trimmed."""
         needed = self._commits.next_lsn
@@ -470,13 +479,18 @@ class Sessions:
 def _reads_log(session: Session) -> bool:
     """Whether anything in the log can be for this session.
 
-    A session without a subscription at QoS 1 or 2 has nothing to read. One with an ended
-    subscription may, and a retained message addressed to it is there for a subscription.
+    A session without a subscription at QoS 1 or 2 has nothing to read, nor has one that is only
+    about ``$SYS``, which is never logged. One with an ended subscription may, and a retained
+    message addressed to it is there for a subscription.
     """
     if session.closed is not None:
         return True
     for subscription in session.subscriptions.values():
-        if subscription.qos > 0 and subscription.group is None:
+        if (
+            subscription.qos > 0
+            and subscription.group is None
+            and not is_sys_topic(subscription.topic_filter)
+        ):
             return True
     return False
 

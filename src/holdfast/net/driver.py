@@ -64,6 +64,8 @@ class Driver:
         self._paused: set[NetConnection] = set()
         self._reads_done: list[tuple[ReadWanted, ReadResult]] = []
         self._is_commit_done = False
+        self._commit_from_ns = 0  # when the commit under way was handed over
+        self._commit_took_us = 0  # the one done last, as those see it who wait for it
         self._is_scheduled = False
         self._is_stopped = False
         self._timer: asyncio.TimerHandle | None = None
@@ -144,7 +146,7 @@ class Driver:
         broker = self._broker
         if self._is_commit_done:
             self._is_commit_done = False
-            broker.committed()
+            broker.committed(self._commit_took_us)
         if self._reads_done:
             done, self._reads_done = self._reads_done, []
             for wanted, found in done:
@@ -199,6 +201,7 @@ class Driver:
         while (batch := broker.take_batch()) is not None:
             if not batch.is_empty:
                 self._trim_to = self._take_trim_point()
+                self._commit_from_ns = time.perf_counter_ns()
                 self._writer.submit(partial(self._store.commit, batch), self._commit_done)
                 self._set_trim_timer()
                 return
@@ -215,6 +218,7 @@ class Driver:
             self._stop_for(error)
             return
         self._is_commit_done = True
+        self._commit_took_us = (time.perf_counter_ns() - self._commit_from_ns) // 1000
         self._submit_trim(self._trim_to)
         # Used at once; a turn that is already scheduled will find nothing left to do.
         self._turn()

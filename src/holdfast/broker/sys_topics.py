@@ -1,0 +1,254 @@
+"""The ``$SYS`` tree: what the broker tells about itself, as monitoring tools know it of Mosquitto.
+
+Its messages are of the moment. They go to who is online, at QoS 0, and are retained in memory
+alone: no record of them is in any batch, and none is left after a restart.
+docs/reference/sys-topics.md says what each topic means.
+"""
+
+from math import exp
+from typing import Final, final
+
+from holdfast.broker.commits import Commits
+from holdfast.broker.counters import Counters
+from holdfast.broker.limits import LATENCIES_MAX, LOG_MARKS_MAX
+from holdfast.broker.router import Router
+from holdfast.broker.sessions import Sessions
+
+SYS_ROOT: Final = "$SYS/broker/"
+LOAD_MINUTES: Final = (1, 5, 15)
+
+
+@final
+class SysTopics:
+    """Publishes the tree whenever ``publish`` is called; a value that is as before stays as it is.
+
+    ``version`` is the text of ``$SYS/broker/version``.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        now_ms: int,
+        router: Router,
+        sessions: Sessions,
+        commits: Commits,
+        counters: Counters,
+    ) -> None:
+        self._version = version
+        self._router = router
+        self._sessions = sessions
+        self._commits = commits
+        self._counters = counters
+        self._started_ms = now_ms
+        self._published_ms = now_ms
+        self._values: dict[str, str] = {}  # what is retained, by topic
+        self._payload_bytes = 0  # of it
+        self._loads: dict[str, Load] = {}
+        self._log = LogMarks(commits.next_lsn)
+        self._latencies = Latencies()
+
+    def note_commit(self, took_us: int) -> None:
+        """A commit has taken this long; it counts for the interval that is not published yet."""
+        self._latencies.add(took_us)
+
+    def publish(self, now_ms: int) -> None:
+        """Publish what has changed since the last call."""
+        # All is measured first: publishing moves some of the counters.
+        values: dict[str, str] = {"version": self._version}
+        values["uptime"] = f"{max(now_ms - self._started_ms, 0) // 1000} seconds"
+        self._measure_clients(values)
+        self._measure_traffic(values)
+        self._measure_loads(values, now_ms)
+        self._measure_store(values)
+        self._published_ms = now_ms
+        for name, value in values.items():
+            old = self._values.get(name)
+            if old != value:
+                self._values[name] = value
+                self._payload_bytes += len(value) - (0 if old is None else len(old))
+                self._router.publish_unlogged(SYS_ROOT + name, value.encode())
+
+    def _measure_clients(self, values: dict[str, str]) -> None:
+        sessions = self._sessions
+        absent = str(sessions.count - sessions.online)
+        values["clients/connected"] = str(sessions.online)
+        values["clients/active"] = values["clients/connected"]
+        values["clients/disconnected"] = absent
+        values["clients/inactive"] = absent
+        values["clients/total"] = str(sessions.count)
+        values["clients/maximum"] = str(sessions.online_max)
+        values["clients/expired"] = str(self._counters.expired)
+        tree = self._router.tree
+        values["subscriptions/count"] = str(tree.subscriptions)
+        values["shared_subscriptions/count"] = str(tree.shared_subscriptions)
+
+    def _measure_traffic(self, values: dict[str, str]) -> None:
+        counters = self._counters
+        values["messages/received"] = str(counters.packets_received)
+        values["messages/sent"] = str(counters.packets_sent)
+        values["publish/messages/received"] = str(counters.received)
+        values["publish/messages/sent"] = str(counters.sent)
+        values["publish/messages/dropped"] = str(counters.dropped)
+        values["publish/bytes/received"] = str(counters.received_payload_bytes)
+        values["publish/bytes/sent"] = str(counters.sent_payload_bytes)
+        values["bytes/received"] = str(counters.bytes_received)
+        values["bytes/sent"] = str(counters.bytes_sent)
+
+    def _measure_loads(self, values: dict[str, str], now_ms: int) -> None:
+        counters = self._counters
+        totals = {
+            "messages/received": counters.packets_received,
+            "messages/sent": counters.packets_sent,
+            "publish/received": counters.received,
+            "publish/sent": counters.sent,
+            "publish/dropped": counters.dropped,
+            "bytes/received": counters.bytes_received,
+            "bytes/sent": counters.bytes_sent,
+            "connections": counters.connects,
+            "sockets": counters.connections,
+        }
+        elapsed_ms = now_ms - self._published_ms
+        for name, total in totals.items():
+            load = self._loads.get(name)
+            if load is None:
+                load = Load()
+                self._loads[name] = load
+            # No time has passed at the start, nor when the clock was set back: then what came
+            # counts for the next interval.
+            if elapsed_ms > 0:
+                load.add(total, elapsed_ms)
+            for index in range(len(LOAD_MINUTES)):
+                name_of_one = f"load/{name}/{LOAD_MINUTES[index]}min"
+                values[name_of_one] = f"{load.averages[index]:.2f}"
+
+    def _measure_store(self, values: dict[str, str]) -> None:
+        retained = self._router.retained
+        retained_count = retained.count - len(self._values)
+        retained_bytes = retained.payload_bytes - self._payload_bytes
+        log = self._log
+        log.update(
+            self._sessions.needed_from(),
+            self._commits.next_lsn,
+            self._counters.logged_payload_bytes,
+        )
+        values["retained messages/count"] = str(retained_count)
+        values["store/messages/count"] = str(retained_count + log.count)
+        values["messages/stored"] = values["store/messages/count"]
+        values["store/messages/bytes"] = str(retained_bytes + log.payload_bytes)
+        values["store/log/messages"] = str(log.count)
+        values["store/log/bytes"] = str(log.payload_bytes)
+        values["store/sessions_behind"] = str(self._sessions.count_behind())
+        values["store/commits/count"] = str(self._counters.commits)
+        p50_us, p99_us, maximum_us = self._latencies.take()
+        values["store/commits/latency_ms/p50"] = _milliseconds(p50_us)
+        values["store/commits/latency_ms/p99"] = _milliseconds(p99_us)
+        values["store/commits/latency_ms/maximum"] = _milliseconds(maximum_us)
+
+
+@final
+class Load:
+    """How much of something comes per minute: averages in which the past fades exponentially.
+
+    After t minutes without any, an average over n minutes is down to exp(-t/n) of what it was.
+    """
+
+    def __init__(self) -> None:
+        self.averages = [0.0] * len(LOAD_MINUTES)
+        self._total = 0
+
+    def add(self, total: int, elapsed_ms: int) -> None:
+        """``elapsed_ms`` (above 0) after the last call, the thing has come ``total`` times."""
+        per_minute = (total - self._total) * 60_000.0 / elapsed_ms
+        self._total = total
+        for index in range(len(LOAD_MINUTES)):
+            rest = exp(-elapsed_ms / (60_000.0 * LOAD_MINUTES[index]))
+            self.averages[index] = per_minute + rest * (self.averages[index] - per_minute)
+
+
+@final
+class LogMarks:
+    """How much of the log is not trimmed, from what has been logged and what is still needed.
+
+    ``count`` is exact: the entries, committed or not, from the oldest on that a session needs. The
+    store holds some more for a while, until it has trimmed them. ``payload_bytes`` counts those of
+    them that were logged since the start; the broker does not know how large older ones are. Only
+    some points of the log are marked, and between two of them all entries are taken to be of the
+    same size.
+    """
+
+    def __init__(self, next_lsn: int) -> None:
+        self.count = 0
+        self.payload_bytes = 0
+        self._needed = 0
+        # Marks: all entries of this run below the lsn are of so many bytes together.
+        self._lsns = [next_lsn]
+        self._totals = [0]
+
+    def update(self, needed_from: int, next_lsn: int, logged_bytes: int) -> None:
+        """Take the oldest needed lsn, the end of the log, and the bytes of all logged so far."""
+        # A session that turns to the log late may name an lsn that is trimmed already.
+        self._needed = max(self._needed, needed_from)
+        self.count = next_lsn - self._needed
+        if next_lsn > self._lsns[-1]:
+            if len(self._lsns) == LOG_MARKS_MAX:
+                # Half of them, the first and the last among these.
+                del self._lsns[1:-1:2]
+                del self._totals[1:-1:2]
+            self._lsns.append(next_lsn)
+            self._totals.append(logged_bytes)
+        self._forget()
+        self.payload_bytes = logged_bytes - self._total_below(self._needed)
+
+    def _forget(self) -> None:
+        """Let the marks go that lie below the one before the oldest needed lsn."""
+        gone = 0
+        while gone + 1 < len(self._lsns) and self._lsns[gone + 1] <= self._needed:
+            gone += 1
+        del self._lsns[:gone]
+        del self._totals[:gone]
+
+    def _total_below(self, lsn: int) -> int:
+        """The bytes logged below an lsn, which lies before the second mark, if there is one."""
+        first = self._lsns[0]
+        if lsn <= first or len(self._lsns) == 1:
+            return self._totals[0]
+        entries = self._lsns[1] - first
+        return self._totals[0] + (self._totals[1] - self._totals[0]) * (lsn - first) // entries
+
+
+@final
+class Latencies:
+    """How long commits took, in microseconds, since the last look."""
+
+    def __init__(self) -> None:
+        self._newest: list[int] = []
+        self._count = 0
+        self._maximum = 0
+
+    def add(self, took_us: int) -> None:
+        if self._count < LATENCIES_MAX:
+            self._newest.append(took_us)
+        else:
+            self._newest[self._count % LATENCIES_MAX] = took_us
+        self._count += 1
+        self._maximum = max(self._maximum, took_us)
+
+    def take(self) -> tuple[int, int, int]:
+        """The median and the 99th percentile of the newest, the maximum of all; 0 for none."""
+        ordered = sorted(self._newest)
+        maximum = self._maximum
+        self._newest = []
+        self._count = 0
+        self._maximum = 0
+        return _percentile(ordered, 50), _percentile(ordered, 99), maximum
+
+
+def _percentile(ordered: list[int], percent: int) -> int:
+    """The smallest value that so many percent do not exceed, 0 for none."""
+    if not ordered:
+        return 0
+    return ordered[(len(ordered) * percent + 99) // 100 - 1]
+
+
+def _milliseconds(us: int) -> str:
+    return f"{us / 1000.0:.2f}"
