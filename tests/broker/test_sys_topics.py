@@ -363,6 +363,30 @@ def test_they_come_at_qos_0_and_retained_as_for_any_message() -> None:
         assert [(p.qos, p.retain) for p in publishes(client)] == [(0, is_retained)]
 
 
+def test_a_shared_group_takes_turns_and_keeps_no_log_for_them() -> None:
+    world = new_world()
+    members = [world.hello(name) for name in "ab"]
+    for member in members:
+        member.subscribe("$share/g/$SYS/broker/uptime", 1)
+        member.packets()
+    next_interval(world)
+    next_interval(world)
+    assert [len(publishes(member)) for member in members] == [1, 1]
+    assert read(world)["shared_subscriptions/count"] == "2"
+    for member in members:
+        member.disconnect()
+    next_interval(world)
+    reader = world.hello("reader")
+    reader.subscribe("a", 1)
+    reader.publish("a", "x", 1, 7)
+    reader.disconnect()
+    world.hello("reader", clean=True)
+    assert world.broker.trim_point() == 2
+    world.hello("a").unsubscribe("$share/g/$SYS/broker/uptime")
+    next_interval(world)
+    assert read(world)["shared_subscriptions/count"] == "1"
+
+
 def test_a_subscriber_without_room_is_left_out() -> None:
     world = new_world()
     slow = world.transient("slow")

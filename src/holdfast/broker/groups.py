@@ -15,7 +15,7 @@ from holdfast.broker.session import Numbers, Session, Subscription
 from holdfast.broker.shared_group import Group, choose, has_room
 from holdfast.broker.topic_tree import TopicTree
 from holdfast.protocol.sender import RELEASED, SENT_QOS_1
-from holdfast.protocol.topics import matches
+from holdfast.protocol.topics import is_sys_topic, matches
 from holdfast.store.records import (
     OPEN,
     FilterSpan,
@@ -90,6 +90,8 @@ class Groups:
             group = self._create(self._numbers.take(), topic_filter)
         old = group.members.get(session.number)
         group.members[session.number] = subscription
+        if old is None:
+            self._tree.shared_subscriptions += 1
         subscription.group = group
         if subscription.qos > 0:
             group.queueing += 1
@@ -124,6 +126,7 @@ class Groups:
         group = subscription.group
         assert group is not None
         del group.members[subscription.session.number]
+        self._tree.shared_subscriptions -= 1
         if subscription.qos > 0:
             group.queueing -= 1
         if subscription in group.online:
@@ -465,7 +468,7 @@ class Groups:
     def needed_from(self, needed: int) -> int:
         """The smallest lsn that a group still needs, at most ``needed``."""
         for group in self._by_number.values():
-            if group.is_behind:
+            if group.is_behind and not is_sys_topic(group.inner_filter):
                 needed = min(needed, group.position)
                 if group.returned:
                     needed = min(needed, group.returned[0])

@@ -99,11 +99,13 @@ class Router:
         """
         message = Message(topic, payload, 0, True)
         self.retained.set(message)
-        targets = self.tree.route(topic).targets
-        if targets:
+        route = self.tree.route(topic)
+        if route.targets or route.groups:
             outgoing = Outgoing(message, self.now_ms, None, False)
-            for target in targets:
+            for target in route.targets:
                 self._give(target, outgoing, 0, 0)
+            for group in route.groups:
+                self.groups.give(group, outgoing, 0, 0)
 
     def _log(self, message: Message, target: int) -> int:
         lsn = self._commits.next_lsn

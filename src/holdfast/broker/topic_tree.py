@@ -64,7 +64,7 @@ class TopicTree:
         self._routes: dict[str, Route] = {}
         self.filters = 0
         self.subscriptions = 0
-        self.shared_subscriptions = 0
+        self.shared_subscriptions = 0  # members of groups: kept by ``Groups``
 
     def add(self, subscription: Subscription, is_online: bool) -> None:
         """File a subscription under its filter."""
