@@ -29,14 +29,16 @@ EXPECT := $(if $(filter 1,$(HOLDFAST_PURE)),pure,compiled)
 
 # The tests of the compiled modules, for their second run by the interpreter.
 PURE_TESTS := $(wildcard tests/test_build.py tests/test_errors.py tests/test_message.py \
-	tests/protocol tests/broker tests/sim tests/store/test_records.py)
+	tests/protocol tests/broker tests/sim tests/spec/test_mqtt*.py tests/store/test_records.py)
 
-.PHONY: help setup serve test lint types test-installed test-interpreted bench clean
+.PHONY: help setup serve test lint types test-installed test-interpreted conformance bench \
+	clean
 
 help:
 	@echo 'make serve   build and start the broker on $(LISTEN), with its data in $(DATA_DIR)'
 	@echo 'make test    check style and types, then run every test, compiled and interpreted'
 	@echo 'make setup   leave a ready .venv/bin/holdfast'
+	@echo 'make conformance   prove the standards, statement by statement, into docs/reference'
 	@echo 'make bench   measure Holdfast beside Mosquitto'
 	@echo 'make clean   remove all that was built (not $(DATA_DIR))'
 
@@ -64,7 +66,7 @@ lint: $(STAMPS)/test-tools
 
 types: $(BUILT) $(STAMPS)/test-tools
 	@echo '== mypy --strict'
-	@$(VENV)/bin/mypy --strict src tests bench
+	@$(VENV)/bin/mypy --strict src tests bench tools
 
 test-installed: $(BUILT) $(STAMPS)/test-tools real-clients
 	@echo '== every test, $(EXPECT)'
@@ -83,6 +85,9 @@ tests/node/node_modules/.stamp: tests/node/package-lock.json
 	@tools/debian-packages nodejs:node npm:npm
 	@cd tests/node && npm ci --ignore-scripts --omit=dev --loglevel=error >/dev/null
 	@touch $@
+
+conformance: $(BUILT) $(STAMPS)/test-tools real-clients
+	@$(VENV)/bin/python -m tools.conformance
 
 bench: $(BUILT) $(STAMPS)/test-tools
 	@tools/debian-packages mosquitto:mosquitto mosquitto-clients:mosquitto_sub

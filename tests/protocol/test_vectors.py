@@ -21,6 +21,8 @@ def parameters(vectors: Sequence[Vector]) -> list[object]:
 
 
 VALID = parameters([vector for vector in VECTORS if vector.error is None])
+# How packets are cut into pieces is none of the vectors' statements: these have no marks.
+PIECES = [pytest.param(vector, id=vector.name) for vector in VECTORS if vector.error is None]
 INVALID = parameters([vector for vector in VECTORS if vector.error is not None])
 
 
@@ -29,13 +31,13 @@ def test_a_valid_packet_is_read_whole(vector: Vector) -> None:
     assert noted(read_one(vector.wire, vector.version)) == vector.packet
 
 
-@pytest.mark.parametrize("vector", VALID)
+@pytest.mark.parametrize("vector", PIECES)
 def test_a_valid_packet_is_read_byte_by_byte(vector: Vector) -> None:
     found = read_all(single_bytes(vector.wire), vector.version)
     assert [noted(packet) for packet in found] == [vector.packet]
 
 
-@pytest.mark.parametrize("vector", VALID)
+@pytest.mark.parametrize("vector", PIECES)
 def test_a_valid_packet_is_read_between_others(vector: Vector) -> None:
     wire = PINGREQ + vector.wire + PINGREQ
     ping = {"type": "PINGREQ"}
