@@ -135,6 +135,7 @@ class Client:
         self._pipe: list[bytes] = []  # on its way to the client
         self._framer = Framer(PACKET_BYTES_MAX)
         self._packets: list[Packet] = []
+        self._bytes = bytearray()
 
     # --- what the client does
 
@@ -229,6 +230,12 @@ class Client:
         """The packets that came since the last look, as text."""
         return [describe(packet) for packet in self.packets()]
 
+    def take_bytes(self) -> bytes:
+        """The bytes that came since the last such look, beside what the others tell."""
+        data = bytes(self._bytes)
+        self._bytes.clear()
+        return data
+
     def arrive(self, data: bytes) -> None:
         self._pipe.append(data)
         if not self.is_stalled:
@@ -240,6 +247,7 @@ class Client:
         if not self.is_open or not data:
             return
         self.bytes_received += len(data)
+        self._bytes += data
         framer = self._framer
         framer.feed(data)
         while framer.next_frame():

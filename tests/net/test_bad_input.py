@@ -270,6 +270,7 @@ BAD_CONNECTS_311: Final = {
 }
 
 
+@pytest.mark.spec("MQTT311-3.1.2-1")
 @pytest.mark.spec("MQTT311-3.1.2-3")
 @pytest.mark.spec("MQTT311-3.1.2-22")
 @pytest.mark.spec("MQTT311-3.1.4-1")
@@ -433,13 +434,18 @@ BAD_PACKETS: Final[dict[str, tuple[Callable[[int], bytes], set[int]]]] = {
 @pytest.mark.spec("MQTT311-1.5.3-1")
 @pytest.mark.spec("MQTT311-1.5.3-2")
 @pytest.mark.spec("MQTT311-2.2.2-2")
+@pytest.mark.spec("MQTT311-2.3.1-1")
 @pytest.mark.spec("MQTT311-3.1.0-2")
+@pytest.mark.spec("MQTT311-3.3.1-2")
 @pytest.mark.spec("MQTT311-3.3.1-4")
+@pytest.mark.spec("MQTT311-3.3.2-1")
+@pytest.mark.spec("MQTT311-3.3.2-2")
 @pytest.mark.spec("MQTT311-3.6.1-1")
 @pytest.mark.spec("MQTT311-3.8.1-1")
 @pytest.mark.spec("MQTT311-3.8.3-4")
 @pytest.mark.spec("MQTT311-3.10.1-1")
 @pytest.mark.spec("MQTT311-3.14.1-1")
+@pytest.mark.spec("MQTT311-4.7.1-1")
 @pytest.mark.spec("MQTT311-4.8.0-1")
 @pytest.mark.parametrize(("make", "codes"), BAD_PACKETS.values(), ids=BAD_PACKETS)
 def test_a_bad_packet(

@@ -104,7 +104,14 @@ def test_matching_agrees_with_the_oracle(topic_filter: str, topic: str) -> None:
     ],
 )
 @pytest.mark.spec(
-    "MQTT5-4.7.1-1", "MQTT5-4.7.1-2", "MQTT5-4.7.2-1", "MQTT5-4.7.3-4", "MQTT311-4.7.2-1"
+    "MQTT5-4.7.1-1",
+    "MQTT5-4.7.1-2",
+    "MQTT5-4.7.2-1",
+    "MQTT5-4.7.3-4",
+    "MQTT311-4.7.1-2",
+    "MQTT311-4.7.1-3",
+    "MQTT311-4.7.2-1",
+    "MQTT311-4.7.3-4",
 )
 def test_the_examples_of_the_standard(topic_filter: str, topic: str, expected: bool) -> None:
     check_filter(topic_filter)

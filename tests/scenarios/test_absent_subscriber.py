@@ -23,6 +23,7 @@ every_client = pytest.mark.parametrize(
 
 @pytest.mark.spec("MQTT311-3.1.2-5")
 @pytest.mark.spec("MQTT311-3.2.2-2")
+@pytest.mark.spec("MQTT311-7.0.0-2")
 @pytest.mark.spec("MQTT5-3.1.2-5")
 @pytest.mark.spec("MQTT5-3.1.2-23")
 @every_client
@@ -84,6 +85,7 @@ def test_the_versions_meet(
 
 
 @pytest.mark.spec("MQTT311-4.6.0-6")
+@pytest.mark.spec("MQTT311-7.1.1-1")
 @pytest.mark.spec("MQTT5-4.6.0-5")
 @pytest.mark.parametrize("qos", [1, 2])
 def test_five_thousand_wait_and_come_in_order(

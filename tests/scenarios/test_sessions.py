@@ -202,6 +202,7 @@ def test_an_assigned_identifier_can_be_used_to_return(
 
 @pytest.mark.spec("MQTT311-3.1.3-6")
 @pytest.mark.spec("MQTT311-3.1.3-8")
+@pytest.mark.spec("MQTT311-3.1.3-9")
 @pytest.mark.spec("MQTT311-3.2.2-4")
 @pytest.mark.spec("MQTT311-3.2.2-5")
 def test_an_empty_identifier_in_3_1_1(broker: BrokerProcess, dial: Dial) -> None:
