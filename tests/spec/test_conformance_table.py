@@ -59,7 +59,9 @@ def test_the_page_lists_these_statements_and_tests(marks: Marks) -> None:
     current = render(STATEMENTS, marks, read_unreachable())
     page = PAGE.read_text(encoding="utf-8")
     differing = set(current.splitlines()) ^ set(page.splitlines())
-    assert page == current, f"run `make conformance`; it changes {sorted(differing)}"
+    rows = sorted({line.split(" | ")[0].strip("| ") for line in differing})
+    is_current = page == current  # two pages of this length make no readable assertion
+    assert is_current, f"run `make conformance`; it changes {rows}"
 
 
 @pytest.mark.parametrize("standard", ["mqtt5", "mqtt311"])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from holdfast.broker.limits import ENDED_SUBSCRIPTIONS_MAX, Limits
 from holdfast.protocol.packets import (
     Pingreq,
     Puback,
@@ -43,12 +44,11 @@ def say(world: World, *topics: str, qos: int = 1) -> None:
     "MQTT311-2.2.2-1",
 )
 def test_each_subscribe_has_one_suback_with_a_code_for_each_filter_in_order() -> None:
-    """Shared subscriptions are not of 3.1.1 and are refused with 0x80; the others stand."""
     world = World()
     client = world.hello("s", version=V311)
     client.take_bytes()
-    subscribe(client, 0x0102, ("a", 2), ("b", 0), ("$share/g/c", 1), ("d", 1))
-    assert client.take_bytes() == bytes.fromhex("90 06 0102 02 00 80 01")
+    subscribe(client, 0x0102, ("a", 2), ("b", 0), ("d", 1))
+    assert client.take_bytes() == bytes.fromhex("90 05 0102 02 00 01")
     subscribe(client, 65_535, ("e", 1))
     subscribe(client, 1, ("e", 1))
     assert client.take_bytes() == bytes.fromhex("90 03 ffff 01 90 03 0001 01")
@@ -60,6 +60,21 @@ def test_each_subscribe_has_one_suback_with_a_code_for_each_filter_in_order() ->
         "PUBLISH d d q1 #2",
         "PUBLISH e e q1 #3",
     ]
+
+
+@pytest.mark.spec("MQTT311-3.9.3-2")
+def test_a_filter_that_is_refused_has_the_failure_code_in_its_place() -> None:
+    """A session that is behind may change its subscriptions only so often."""
+    world = World(Limits(in_flight_max=1))
+    client = world.hello("s", version=V311)
+    subscribe(client, 1, ("t", 1))
+    say(world, "t", "t", qos=1)
+    for number in range(ENDED_SUBSCRIPTIONS_MAX):
+        subscribe(client, 2, ("t", 2 - number % 2))
+        say(world, "t", qos=1)
+    client.take_bytes()
+    subscribe(client, 3, ("t", 2))
+    assert client.take_bytes() == bytes.fromhex("90 03 0003 80")
 
 
 @pytest.mark.spec("MQTT311-3.8.4-4")
