@@ -148,6 +148,48 @@ class Subscriber(Endpoint):
         return f"{self.name}: more messages than were published"
 
 
+class Tally:
+    """How often each message of a ring came to any member of a group."""
+
+    def __init__(self, ring: Ring) -> None:
+        size = ring.size
+        self.delivered = 0
+        self.counts = [0] * ring.count
+        self.index: dict[bytes, int] = {
+            ring.blank[at : at + size]: at // size for at in range(0, ring.count * size, size)
+        }
+
+    def check(self, sent: int) -> None:
+        """Each message came once to one of them."""
+        rounds, rest = divmod(sent, len(self.counts))
+        for index, count in enumerate(self.counts):
+            wanted = rounds + (index < rest)
+            if count != wanted:
+                raise Misbehaved(f"message {index} should have come {wanted} times, not {count}")
+
+
+class GroupSubscriber(Subscriber):
+    """A member of a shared subscription: which messages it is given is the broker's affair."""
+
+    def __init__(
+        self, sock: socket.socket, poller: select.epoll, name: str, *, ring: Ring, tally: Tally
+    ) -> None:
+        super().__init__(sock, poller, name, ring=ring)
+        self.tally = tally
+
+    def check(self, packets: bytes) -> None:
+        """Count whole PUBLISH packets, which must be of the ring."""
+        size, tally = self.ring.size, self.tally
+        seen = bytes(packets if self.ring.qos == 0 else without_ids(packets, self.ring))
+        for at in range(0, len(seen), size):
+            index = tally.index.get(seen[at : at + size])
+            if index is None:
+                raise Misbehaved(f"{self.name} got {seen[at : at + size]!r}, which was not sent")
+            tally.counts[index] += 1
+        self.delivered += len(seen) // size
+        tally.delivered += len(seen) // size
+
+
 class Subscriber2(Subscriber):
     """The receiver of QoS 2: PUBLISH and PUBREL arrive mixed and are taken in runs."""
 
@@ -240,10 +282,19 @@ class Publisher(Endpoint):
         return min(n, self.limit - self.sent)
 
     def slowest(self) -> int:
-        """Messages delivered to every one of the subscribers."""
+        """Messages delivered to every one of the subscribers, or to their group."""
+        first = self._subscribers[0]
+        if isinstance(first, GroupSubscriber):
+            return first.tally.delivered
         if len(self._subscribers) == 1:
             return self._subscribers[0].delivered
         return min(subscriber.delivered for subscriber in self._subscribers)
+
+    def check_group(self) -> None:
+        """Where the subscribers are a group: each message came to one of them."""
+        for subscriber in self._subscribers[:1]:
+            if isinstance(subscriber, GroupSubscriber):
+                subscriber.tally.check(self.sent)
 
     def next_packets(self, n: int) -> memoryview:
         """The next ``n`` packets, counted as sent."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.endpoints import (
+    GroupSubscriber,
     Misbehaved,
     Publisher,
     Publisher0,
@@ -16,11 +17,13 @@ from bench.endpoints import (
     Publisher2,
     Subscriber,
     Subscriber2,
+    Tally,
 )
 from bench.wire import (
     CONNACK,
     DISCONNECT,
     MQTT_311,
+    REQUEST_PROPERTIES,
     SUBACK,
     connect,
     make_ring,
@@ -50,7 +53,7 @@ class Flow:
     With ``limit`` messages it runs until each publisher has sent so many, without warm-up; else
     for ``warmup_s`` and then ``seconds``. ``subscribers`` counts those of each publisher, which
     takes ``spread_over`` topics in turn; its subscribers listen to the first of them alone, so
-    there is one topic where there are subscribers.
+    there is one topic where there are subscribers. As a ``group`` they share one subscription.
     """
 
     qos: int
@@ -66,6 +69,8 @@ class Flow:
     limit: int = 0
     topic: str = "b"
     spread_over: int = 1
+    properties: bool = False  # with REQUEST_PROPERTIES, in 5.0
+    group: bool = False
     spin: bool = False  # ask the kernel again and again instead of sleeping until something comes
 
 
@@ -191,6 +196,8 @@ class _Run:
                 publisher.stop()
             self._loop(float("inf"), self._is_drained)
         self._loop(QUIET_S, None)
+        for publisher in self._publishers:
+            publisher.check_group()
         if not self._is_drained():
             raise Misbehaved("packets arrived that nothing asked for")
         seconds = end.at - begin.at
@@ -220,22 +227,32 @@ class _Run:
         prefix = f"{flow.topic}/{number:03d}"
         topics = [f"{prefix}/{index:03d}" for index in range(flow.spread_over)]
         ring = make_ring(
-            topics, qos=flow.qos, version=flow.version, count=flow.ring, publisher=number
+            topics,
+            qos=flow.qos,
+            version=flow.version,
+            count=flow.ring,
+            publisher=number,
+            properties=REQUEST_PROPERTIES if flow.properties else b"",
         )
+        tally = Tally(ring)
         listeners: list[Subscriber] = []
         for index in range(flow.subscribers):
             name = f"{flow.topic}-sub-{number}-{index}"
             sock = open_subscriber(
                 self._port,
                 name,
-                topics[0],
+                f"$share/bench/{topics[0]}" if flow.group else topics[0],
                 qos=flow.qos,
                 version=flow.version,
                 durable=flow.durable,
             )
             self._sockets.append(sock)
-            kind = Subscriber2 if flow.qos == 2 else Subscriber
-            listeners.append(kind(sock, self._poller, name, ring=ring))
+            if flow.group:
+                assert flow.qos < 2
+                listeners.append(GroupSubscriber(sock, self._poller, name, ring=ring, tally=tally))
+            else:
+                kind = Subscriber2 if flow.qos == 2 else Subscriber
+                listeners.append(kind(sock, self._poller, name, ring=ring))
         name = f"{flow.topic}-pub-{number}"
         sock, granted = open_client(self._port, name, version=flow.version)
         self._sockets.append(sock)
@@ -286,7 +303,8 @@ class _Run:
         finished = sum(publisher.finished for publisher in self._publishers)
         if not self._subscribers:
             return finished
-        return min(finished * self._flow.subscribers, delivered)
+        copies = 1 if self._flow.group else self._flow.subscribers
+        return min(finished * copies, delivered)
 
     def _is_drained(self) -> bool:
         if self._flow.qos > 0:
@@ -297,7 +315,7 @@ class _Run:
             return False
         for subscriber in self._subscribers:
             assert subscriber.feeder is not None
-            if subscriber.delivered != subscriber.feeder.sent:
+            if subscriber.feeder.slowest() != subscriber.feeder.sent:
                 return False
             if self._flow.qos == 2 and subscriber.released != subscriber.delivered:
                 return False

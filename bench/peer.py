@@ -136,7 +136,7 @@ class Connection:
                 length = int.from_bytes(body[:2], "big")
                 self._targets = self._peer.subscribers.get(body[2 : 2 + length], [])
                 qos = head >> 1 & 3
-                self._ring = Ring(qos, end - at, 0, 4 + length, b"", b"")
+                self._ring = Ring(qos, end - at, 0, begin - at + 2 + length, b"", b"")
                 break
             elif head & 0xF0 in (PUBACK, PUBREC, PUBREL & 0xF0, PUBCOMP):
                 break

@@ -33,6 +33,16 @@ _PROPERTY_BYTES: Final = {
 }  # fmt: skip
 _RECEIVE_MAXIMUM: Final = 0x21
 _USER_PROPERTY: Final = 0x26
+# What a request with some context of its own carries: text, content type, response topic,
+# correlation data and three user properties, in an order that both brokers keep.
+REQUEST_PROPERTIES: Final = (
+    b"\x01\x01"
+    b"\x03\x00\x10application/json"
+    b"\x08\x00\x0freplies/device7"
+    b"\x09\x00\x10" + bytes(range(16)) + b"\x26\x00\x08trace-id\x00\x20" + b"5" * 32 +
+    b"\x26\x00\x04unit\x00\x03kWh"
+    b"\x26\x00\x04unit\x00\x02Wh"
+)  # fmt: skip
 _SESSION_KEPT: Final = b"\x11\xff\xff\xff\xff"  # Session Expiry Interval: never
 
 
@@ -53,7 +63,15 @@ class Ring:
     blank: bytes
 
 
-def make_ring(topics: list[str], *, qos: int, version: int, count: int, publisher: int = 0) -> Ring:
+def make_ring(
+    topics: list[str],
+    *,
+    qos: int,
+    version: int,
+    count: int,
+    publisher: int = 0,
+    properties: bytes = b"",
+) -> Ring:
     """A ring whose packets take ``topics`` in turn; all topics have the same length."""
     assert 0 < count <= 65535
     assert len({len(topic) for topic in topics}) == 1
@@ -62,10 +80,19 @@ def make_ring(topics: list[str], *, qos: int, version: int, count: int, publishe
     for index in range(count):
         topic = topics[index % len(topics)]
         payload = b"%08d%08d" % (publisher, index) + filler
-        packets += publish(topic, payload, qos=qos, version=version, packet_id=index + 1)
-        blank += publish(topic, payload, qos=qos, version=version, packet_id=0)
+        for block, packet_id in ((packets, index + 1), (blank, 0)):
+            block += publish(
+                topic,
+                payload,
+                qos=qos,
+                version=version,
+                packet_id=packet_id,
+                properties=properties,
+            )
     size = len(packets) // count
-    id_at = 4 + len(topics[0].encode())
+    whole = split_packet(bytes(packets[:size]))
+    assert whole is not None
+    id_at = whole[1] + 2 + len(topics[0].encode())
     return Ring(qos, size, count, id_at, bytes(packets) * 2, bytes(blank) * 2)
 
 
@@ -127,13 +154,22 @@ def subscribe(topic_filter: str, *, qos: int, version: int = MQTT_311) -> bytes:
     return _packet(0x82, b"\x00\x01" + properties + _text(topic_filter) + bytes((qos,)))
 
 
-def publish(topic: str, payload: bytes, *, qos: int, version: int, packet_id: int) -> bytes:
+def publish(
+    topic: str,
+    payload: bytes,
+    *,
+    qos: int,
+    version: int,
+    packet_id: int,
+    properties: bytes = b"",
+) -> bytes:
     """A PUBLISH, not retained and not a repeat."""
     body = _text(topic)
     if qos > 0:
         body += struct.pack(">H", packet_id)
     if version == MQTT_5:
-        body += b"\x00"
+        assert len(properties) < 16384
+        body += _length(len(properties)) + properties
     return _packet(PUBLISH | qos << 1, body + payload)
 
 
@@ -171,10 +207,12 @@ def receive_maximum(connack_body: bytes, version: int) -> int:
 
 
 def _packet(head: int, body: bytes) -> bytes:
-    assert len(body) < 16384
-    if len(body) < 128:
-        return bytes((head, len(body))) + body
-    return bytes((head, len(body) & 0x7F | 0x80, len(body) >> 7)) + body
+    return bytes((head,)) + _length(len(body)) + body
+
+
+def _length(size: int) -> bytes:
+    assert size < 16384
+    return bytes((size,)) if size < 128 else bytes((size & 0x7F | 0x80, size >> 7))
 
 
 def _text(value: str) -> bytes:
