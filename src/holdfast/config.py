@@ -178,6 +178,25 @@ class Settings(BaseModel):
         le=86_400,
         description="Seconds between two updates of the `$SYS` topics. 0: there are none.",
     )
+    delayed_seconds_max: int = Field(
+        default=31_536_000,
+        ge=0,
+        le=0xFFFF_FFFF,
+        description="Seconds of the longest delay of a message to $delayed/seconds/topic.",
+    )
+    delayed_messages_max: int = Field(
+        default=100_000,
+        ge=0,
+        le=10_000_000,
+        description="Delayed messages that wait at a time; further ones are refused.",
+    )
+    delayed_bytes_max: int = Field(
+        default=268_435_456,
+        ge=0,
+        le=1_099_511_627_776,
+        description="Bytes of the delayed messages that wait at a time; they are kept in memory "
+        "as well.",
+    )
 
 
 def load_settings(

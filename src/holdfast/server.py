@@ -130,6 +130,9 @@ def _limits(settings: Settings) -> Limits:
         connect_timeout_ms=int(settings.connect_timeout_s * 1000),
         shared_strategy=SHARED_STRATEGIES.index(settings.shared_strategy),
         sys_interval_ms=settings.sys_interval_s * 1000,
+        delayed_seconds_max=settings.delayed_seconds_max,
+        delayed_messages_max=settings.delayed_messages_max,
+        delayed_bytes_max=settings.delayed_bytes_max,
     )
 
 

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from holdfast.broker.deadlines import (
     CONNECT_TIMEOUT,
+    DELAYED_DUE,
     KEEP_ALIVE,
     LAZY_COMMIT,
     SESSION_EXPIRY,
@@ -44,3 +45,17 @@ def test_an_entry_is_due_at_its_time_and_not_before() -> None:
     assert deadlines.take_due(999) is None
     assert deadlines.take_due(1_000) == (1_000, WILL_DUE, 7)
     assert deadlines.next_ms == -1
+
+
+def test_the_entry_of_delayed_messages_moves() -> None:
+    deadlines = Deadlines()
+    deadlines.delayed_ms = 500
+    assert deadlines.next_ms == 500
+    deadlines.add(1_000, WILL_DUE, 7)
+    deadlines.delayed_ms = 2_000
+    assert deadlines.next_ms == 1_000
+    assert deadlines.take_due(3_000) == (1_000, WILL_DUE, 7)
+    assert deadlines.take_due(1_999) is None
+    assert deadlines.take_due(2_000) == (2_000, DELAYED_DUE, 0)
+    assert deadlines.next_ms == -1
+    assert deadlines.take_due(3_000) is None

@@ -12,11 +12,13 @@ from holdfast.broker.connection import AWAITS_CONNECT, CLOSED, CONNECTED, Connec
 from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import (
     CONNECT_TIMEOUT,
+    DELAYED_DUE,
     KEEP_ALIVE,
     LAZY_COMMIT,
     SYS_TOPICS,
     Deadlines,
 )
+from holdfast.broker.delayed import Delayed
 from holdfast.broker.delivery import Delivery, ReadWanted
 from holdfast.broker.groups import Groups
 from holdfast.broker.limits import KEEP_ALIVE_LOOK_MS, LAZY_COMMIT_MS, Limits
@@ -98,10 +100,12 @@ class Broker:
             limits.shared_strategy, numbers, self._commits, self.counters, self._delivery, tree
         )
         self._router = Router(self._commits, self.counters, self._delivery, tree, groups)
+        self.delayed = Delayed(limits, self._commits, self._router, self._deadlines, self.events)
         self.sessions = Sessions(
             limits,
             self._commits,
             self._router,
+            self.delayed,
             self._deadlines,
             self.counters,
             instance,
@@ -109,12 +113,13 @@ class Broker:
             numbers,
         )
         self._publishing = Publishing(
-            limits, self._commits, self._router, self.counters, self.events
+            limits, self._commits, self._router, self.delayed, self.counters, self.events
         )
         self._topics = TopicCache()
         self._now_ms = now_ms
         self._router.begin_turn(now_ms)
         self._lazy_due_ms = 0
+        self.delayed.restore(snapshot)  # a will may be delayed when the sessions are
         self.sessions.restore(snapshot, now_ms)
         self._sys_topics: SysTopics | None = None
         if limits.sys_interval_ms > 0:
@@ -191,6 +196,8 @@ class Broker:
                 assert self._sys_topics is not None
                 self._sys_topics.publish(self._now_ms)
                 self._deadlines.add(self._now_ms + self.limits.sys_interval_ms, SYS_TOPICS, 0)
+            elif kind == DELAYED_DUE:
+                self.delayed.due()
             else:
                 self.sessions.due(kind, due[2], due[0], self._now_ms)
 

@@ -15,6 +15,8 @@ ENDED_SUBSCRIPTIONS_MAX: Final = 64  # that still serve a session behind; then S
 ROUTES_MAX: Final = 20_000  # topics whose matches are cached
 ROUTE_TOPIC_CHARACTERS_MAX: Final = 256  # of such a topic: with both, some 15 MB
 RETAINED_WAITING_MAX: Final = 100_000  # retained messages under way to a session; then SUBACK 0x97
+DELAYED_DUE_MAX: Final = 1000  # delayed messages published into one batch
+DELAYED_DUE_BYTES_MAX: Final = 4 * 1024 * 1024  # of those, or a single larger one
 INPUT_UNCOMMITTED_BYTES_MAX: Final = 4 * 1024 * 1024  # of one publisher, then it is not read
 LOG_MARKS_MAX: Final = 1024  # points of the log that ``$SYS`` knows the size of the rest from
 LATENCIES_MAX: Final = 4096  # commits that the percentiles of one interval of ``$SYS`` come from
@@ -37,6 +39,9 @@ class Limits:
         connect_timeout_ms: int = 10_000,
         shared_strategy: int = 0,
         sys_interval_ms: int = 0,
+        delayed_seconds_max: int = 31_536_000,
+        delayed_messages_max: int = 100_000,
+        delayed_bytes_max: int = 268_435_456,
     ) -> None:
         self.packet_bytes_max = packet_bytes_max
         self.receive_maximum = receive_maximum
@@ -46,3 +51,6 @@ class Limits:
         self.connect_timeout_ms = connect_timeout_ms
         self.shared_strategy = shared_strategy  # which member of a group: see ``groups``
         self.sys_interval_ms = sys_interval_ms
+        self.delayed_seconds_max = delayed_seconds_max
+        self.delayed_messages_max = delayed_messages_max
+        self.delayed_bytes_max = delayed_bytes_max

@@ -5,10 +5,11 @@ from typing import final
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import Connection
 from holdfast.broker.counters import Counters
+from holdfast.broker.delayed import Delayed, is_delayed
 from holdfast.broker.limits import Limits
 from holdfast.broker.router import Router
 from holdfast.broker.step import WARNING, Event
-from holdfast.errors import ProtocolError
+from holdfast.errors import ProtocolError, Refused
 from holdfast.message import Message, Properties
 from holdfast.protocol.encode import encode, encode_puback, encode_pubrec
 from holdfast.protocol.packets import MQTT_5_0, Puback, Publish, Pubrec
@@ -31,12 +32,14 @@ class Publishing:
         limits: Limits,
         commits: Commits,
         router: Router,
+        delayed: Delayed,
         counters: Counters,
         events: list[Event],
     ) -> None:
         self._limits = limits
         self._commits = commits
         self._router = router
+        self._delayed = delayed
         self._counters = counters
         self._events = events
 
@@ -68,9 +71,7 @@ class Publishing:
         elif qos == 0 and not packet.retain:
             framer = connection.framer
             wire = framer.buffer[framer.start : framer.end]
-        if is_sys_topic(message.topic):
-            detail = "expected a topic outside $SYS, which only the broker publishes under"
-            self._refuse(connection, packet, NOT_AUTHORIZED, detail)
+        if message.topic.startswith("$") and self._take_special(connection, packet, message):
             return
         after = session.publish_wait
         if after <= commits.durable:
@@ -80,11 +81,38 @@ class Publishing:
             session.publish_wait = wait
             connection.note_input(connection.framer.end - connection.framer.start)
         if qos > 0:
-            self._accept(connection, packet, wait)
+            self._accept(connection, packet, wait, self._router.had_match)
 
-    def _accept(self, connection: Connection, packet: Publish, wait: int) -> None:
-        """Answer a QoS 1 or 2 PUBLISH that was routed."""
-        has_match = self._router.had_match or not connection.is_v5
+    def _take_special(self, connection: Connection, packet: Publish, message: Message) -> bool:
+        """Take a message to ``$SYS`` or ``$delayed``; False for any other."""
+        if is_sys_topic(message.topic):
+            detail = "expected a topic outside $SYS, which only the broker publishes under"
+            self._refuse(connection, packet, NOT_AUTHORIZED, detail)
+            return True
+        if not is_delayed(message.topic):
+            return False
+        session = connection.session
+        assert session is not None
+        try:
+            if message.payload:
+                wait = self._delayed.publish(message, session.publish_wait)
+                has_match = True
+            else:
+                has_match = self._delayed.cancel(message.topic)
+                wait = self._delayed.removal_wait
+        except Refused as error:
+            self._refuse(connection, packet, error.reason_code, error.detail)
+            return True
+        if wait > self._commits.durable:
+            session.publish_wait = wait
+            connection.note_input(connection.framer.end - connection.framer.start)
+        if packet.qos > 0:
+            self._accept(connection, packet, wait, has_match)
+        return True
+
+    def _accept(self, connection: Connection, packet: Publish, wait: int, has_match: bool) -> None:
+        """Answer a QoS 1 or 2 PUBLISH that was taken; before 5.0 the answer is the same for all."""
+        has_match = has_match or not connection.is_v5
         packet_id = packet.packet_id
         if packet.qos == 1:
             if has_match:

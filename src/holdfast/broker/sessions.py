@@ -9,11 +9,12 @@ from holdfast.broker.commits import Commits
 from holdfast.broker.connection import CONNECTED, Connection
 from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import SESSION_EXPIRY, WILL_DUE, Deadlines
+from holdfast.broker.delayed import Delayed, address_of, is_delayed
 from holdfast.broker.limits import EXPIRY_NEVER, Limits
 from holdfast.broker.router import Router
 from holdfast.broker.session import Numbers, Session, Subscription
 from holdfast.broker.shared_group import Group
-from holdfast.errors import ProtocolError
+from holdfast.errors import ProtocolError, Refused
 from holdfast.message import NEVER, Message, Properties
 from holdfast.protocol.encode import encode
 from holdfast.protocol.packets import MQTT_5_0, Connack, Connect, Disconnect, Will
@@ -39,6 +40,7 @@ class Sessions:
         limits: Limits,
         commits: Commits,
         router: Router,
+        delayed: Delayed,
         deadlines: Deadlines,
         counters: Counters,
         instance: str,
@@ -48,6 +50,7 @@ class Sessions:
         self._limits = limits
         self._commits = commits
         self._router = router
+        self._delayed = delayed
         self._deadlines = deadlines
         self._counters = counters
         self._instance = instance
@@ -87,7 +90,7 @@ class Sessions:
             client_id = f"auto-{self._instance}-{self._numbers.next}"
             connection.client_id = client_id
         if packet.will is not None:
-            _check_will_topic(packet.will.topic)
+            _check_will_topic(packet.will.topic, self._limits.delayed_seconds_max)
         asked_s = _asked_expiry(packet)
         expiry_s = min(asked_s, self._limits.session_expiry_max_s)
         self._end_overdue(client_id, now_ms)
@@ -371,7 +374,10 @@ class Sessions:
             expires_at_ms,
             will.publisher,
         )
-        self._router.publish(message, None, False, session.publish_wait)
+        if is_delayed(message.topic):
+            self._delayed.publish_will(message, session.publish_wait)
+        else:
+            self._router.publish(message, None, False, session.publish_wait)
 
     # --- start, space
 
@@ -495,7 +501,7 @@ def _reads_log(session: Session) -> bool:
     return False
 
 
-def _check_will_topic(topic: str) -> None:
+def _check_will_topic(topic: str, delayed_seconds_max: int) -> None:
     """Raises ProtocolError (Topic Name invalid) for a topic that no client publishes to."""
     check_topic(topic)
     if is_sys_topic(topic):
@@ -503,6 +509,11 @@ def _check_will_topic(topic: str) -> None:
             TOPIC_NAME_INVALID,
             "expected a will topic outside $SYS, which only the broker publishes under",
         )
+    if is_delayed(topic):
+        try:
+            address_of(topic, delayed_seconds_max)
+        except Refused as error:
+            raise ProtocolError(error.reason_code, error.detail) from None
 
 
 def _asked_expiry(packet: Connect) -> int:
