@@ -30,7 +30,14 @@ def subscribe(
     router: Router,
     commits: Commits,
 ) -> None:
-    """Carry out a SUBSCRIBE and answer it; the subscriptions are durable before SUBACK leaves."""
+    """Carry out a SUBSCRIBE and answer it; the subscriptions are durable before SUBACK leaves.
+
+    Raises ProtocolError for an invalid filter before 5.0, which ends the connection.
+    """
+    if not connection.is_v5:
+        # All of them first: where there is no SUBACK, none of the others may count.
+        for request in packet.requests:
+            check_filter(request.topic_filter)
     properties = packet.properties
     identifier = 0
     if properties is not None and properties.subscription_identifiers:
@@ -40,7 +47,7 @@ def subscribe(
     waiting = session.retained_waiting
     retained_count = 0 if waiting is None else len(waiting) - session.retained_next
     for request in packet.requests:
-        refusal = _refusal(request, session, connection)
+        refusal = _refusal(request, session)
         if refusal == SUCCESS and retained_count >= RETAINED_WAITING_MAX:
             refusal = QUOTA_EXCEEDED
         if refusal != SUCCESS:
@@ -85,16 +92,11 @@ def unsubscribe(
     connection.answer(encode(Unsuback(packet.packet_id, codes), connection.version), wait)
 
 
-def _refusal(request: SubscriptionRequest, session: Session, connection: Connection) -> int:
-    """The reason code that refuses a filter, SUCCESS for one to accept.
-
-    Raises ProtocolError for an invalid filter before 5.0, which ends the connection.
-    """
+def _refusal(request: SubscriptionRequest, session: Session) -> int:
+    """The reason code that refuses a filter, SUCCESS for one to accept."""
     try:
         check_filter(request.topic_filter)
     except ProtocolError as error:
-        if not connection.is_v5:
-            raise
         return error.reason_code
     if session.closed is not None and len(session.closed) >= ENDED_SUBSCRIPTIONS_MAX:
         return QUOTA_EXCEEDED
