@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from holdfast.protocol.packets import Packet
-from tests.broker.promises import Held, Sent
+from tests.broker.holdings import Held, Sent
 from tests.broker.world import Client
 
 Effect = Callable[[], None]
@@ -23,6 +23,7 @@ class Link:
         self.requests: dict[int, tuple[int, list[int]]] = {}  # (un)subscribes: index and answer
         self.expected_present = False
         self.connect_index = 0
+        self.stalled_until_ms = 0  # when it was seen last not to read
         self.is_welcome = False  # CONNACK has come
         self.is_leaving = False
 

@@ -5,131 +5,18 @@ that promises it was seen. A crash may take back any later one, but none before 
 """
 
 from collections import Counter
-from typing import NamedTuple, TypeVar
 
-NEVER_S = 0xFFFF_FFFF
-
-Value = TypeVar("Value")
-
-
-class Subscribed(NamedTuple):
-    """The options of a subscription."""
-
-    qos: int
-    no_local: bool
-    identifier: int
-
-
-class Sent:
-    """One message of a publisher; ``key`` is its payload, by which a receiver tells it."""
-
-    def __init__(
-        self, publisher: str, number: int, topic: str, qos: int, retain: bool, clears: bool
-    ) -> None:
-        self.publisher = publisher
-        self.topic = topic
-        self.qos = qos
-        self.retain = retain
-        self.clears = clears  # it goes out without its key
-        self.key = f"{publisher}.{number}"
-        self.index = 0  # of its newest routing
-        self.sends = 0  # how often it was routed: more than once only at QoS 1
-
-    def __repr__(self) -> str:
-        return f"{self.key} on {self.topic} q{self.qos}{' retain' if self.retain else ''}"
-
-
-class Owed:
-    """What one session is to get of one message: at least ``at_least``, at most ``at_most``."""
-
-    def __init__(self, message: Sent) -> None:
-        self.message = message
-        self.qos: set[int] = set()
-        # Subscription Identifiers that may and that must come along.
-        self.identifiers: tuple[Counter[int], Counter[int]] = Counter(), Counter()
-        # Each routing that must be kept, and whether it must outlive the connection.
-        self.promised: list[tuple[int, bool]] = []
-        self.copies = 0
-        self.repeats = 0  # QoS 1 messages that a crash may bring again
-        self.is_settled = False  # its acknowledgement is on the disk
-        self.got = 0
-        self.got_qos_2 = 0
-
-
-class Held:
-    """A session as the broker should have it."""
-
-    def __init__(self, client_id: str, expiry_s: int) -> None:
-        self.client_id = client_id
-        self.number = 0
-        self.expiry_s = expiry_s
-        self.is_stored = expiry_s > 0  # the disk may have a row of it
-        self.is_online = True
-        self.disconnected_at_ms = 0
-        # Since when it is absent, 0 while it is not: surely on the disk, and the changes since.
-        self.absences: list[tuple[int, int]] = []
-        self.subscriptions: dict[str, Subscribed] = {}
-        self.stored: dict[str, Subscribed] = {}  # surely on the disk; the changes since:
-        self.changes: list[tuple[int, str, Subscribed | None]] = []
-        self.owed: dict[str, Owed] = {}
-        self.owed_retained: dict[str, Owed] = {}
-        self.last_index = 0
-
-    @property
-    def is_durable(self) -> bool:
-        return self.expiry_s > 0
-
-    def change(self, index: int, topic_filter: str, new: Subscribed | None) -> None:
-        _apply(self.subscriptions, topic_filter, new)
-        self.changes.append((index, topic_filter, new))
-
-    def come(self, index: int, expiry_s: int) -> None:
-        self.expiry_s = expiry_s
-        self.is_stored = self.is_stored or expiry_s > 0
-        self.is_online = True
-        self.absences.append((index, 0))
-
-    def leave(self, index: int, now_ms: int) -> None:
-        self.is_online = False
-        self.disconnected_at_ms = now_ms
-        self.absences.append((index, now_ms))
-
-    def is_overdue(self, now_ms: int) -> bool:
-        return not self.is_online and self.would_be_over(self.disconnected_at_ms, now_ms)
-
-    def would_be_over(self, since_ms: int, now_ms: int) -> bool:
-        """Whether it has ended by now, if it is absent since then (0: not absent)."""
-        if since_ms == 0 or self.expiry_s == NEVER_S:
-            return False
-        return since_ms + self.expiry_s * 1000 <= now_ms
-
-    def confirm(self, index: int) -> None:
-        while len(self.absences) > 1 and self.absences[1][0] <= index:
-            self.absences.pop(0)
-        while self.changes and self.changes[0][0] <= index:
-            _, topic_filter, new = self.changes.pop(0)
-            _apply(self.stored, topic_filter, new)
-
-    def recover(self, found: dict[str, Subscribed]) -> None:
-        """Some first part of the uncertain changes has survived, nothing else."""
-        state = dict(self.stored)
-        for _, topic_filter, new in [*self.changes, (0, "", None)]:
-            if state == found:
-                break
-            _apply(state, topic_filter, new)
-        assert state == found, f"{self.client_id}: subscriptions {found}, expected {self.stored}"
-        self.subscriptions = dict(found)
-        self.stored = dict(found)
-        self.changes = []
-
-
-class Recovered(NamedTuple):
-    """What a broker has of a session after its restart."""
-
-    number: int
-    expiry_s: int
-    disconnected_at_ms: int
-    subscriptions: dict[str, Subscribed]
+from tests.broker.holdings import (
+    Held,
+    Owed,
+    Promise,
+    Recovered,
+    Sent,
+    StoredWill,
+    Subscribed,
+    Will,
+    apply,
+)
 
 
 class Promises:
@@ -148,18 +35,22 @@ class Promises:
 
     # --- sessions
 
-    def connect(self, client_id: str, clean: bool, expiry_s: int, now_ms: int) -> bool:
+    def connect(
+        self, client_id: str, clean: bool, expiry_s: int, now_ms: int, will: Will | None = None
+    ) -> bool:
         """Carry out a CONNECT: whether a session was present."""
         self.expire(now_ms)
         if client_id in self.sessions and self.sessions[client_id].is_online:
             self.disconnected(client_id, now_ms)
-        self.index += 1
         held = self.sessions.get(client_id)
         is_present = held is not None and not clean
+        if held is not None and clean:
+            self._end(held, now_ms)
         if held is None or clean:
             held = Held(client_id, expiry_s)
             self.sessions[client_id] = held
-        held.come(self.index, expiry_s)
+        self.index += 1
+        held.come(self.index, expiry_s, will)
         self._note(client_id, held)
         return is_present
 
@@ -167,34 +58,64 @@ class Promises:
         """CONNACK has come: the session is on the disk, and what it took the place of is not."""
         past = self._pasts[held.client_id]
         stood = past[0][1]
-        if held.is_durable or stood is held:
+        if held.is_stored or stood is held:
             self.confirm(index)
         elif stood is not None and stood.is_stored:
             self.confirm(past[1][0])
 
-    def disconnected(self, client_id: str, now_ms: int) -> None:
+    def disconnected(self, client_id: str, now_ms: int, forgets_will: bool = False) -> None:
         self.index += 1
         held = self.sessions[client_id]
         held.leave(self.index, now_ms)
+        if forgets_will:
+            held.set_will(self.index, None)
+        will = held.will
         if not held.is_durable:
-            self._end(held)
+            self._end(held, now_ms)
+        elif will is not None and will.delay_s == 0:
+            self._publish_will(held, now_ms)
+        elif will is not None:
+            held.will_due_ms = now_ms + will.delay_s * 1000
 
     def expire(self, now_ms: int) -> None:
-        for held in list(self.sessions.values()):
-            if held.is_overdue(now_ms):
-                self.index += 1
-                self._end(held)
+        """End the sessions whose time is over and publish the wills that are due, in order."""
+        while True:
+            due: list[tuple[int, bool, int, Held]] = []
+            for held in self.sessions.values():
+                if held.is_overdue(now_ms):
+                    end_ms = held.disconnected_at_ms + held.expiry_s * 1000
+                    due.append((end_ms, False, held.number, held))
+                if 0 < held.will_due_ms <= now_ms:
+                    due.append((held.will_due_ms, True, held.number, held))
+            if not due:
+                return
+            due_ms, is_will, _, held = min(due, key=lambda entry: entry[:3])
+            if is_will:
+                self._publish_will(held, due_ms)
+            else:
+                self._end(held, due_ms)
 
-    def _end(self, held: Held) -> None:
+    def _end(self, held: Held, now_ms: int) -> None:
+        self.index += 1
         del self.sessions[held.client_id]
         self._note(held.client_id, None)
+        if held.will is not None:
+            self._publish_will(held, now_ms)
+
+    def _publish_will(self, held: Held, now_ms: int) -> None:
+        will = held.will
+        assert will is not None
+        self._route(will.message, now_ms)
+        held.set_will(self.index, None)
 
     def _note(self, client_id: str, held: Held | None) -> None:
         self._pasts.setdefault(client_id, [(0, None)]).append((self.index, held))
 
     # --- subscriptions
 
-    def subscribe(self, held: Held, topic_filter: str, new: Subscribed, is_last: bool) -> None:
+    def subscribe(
+        self, held: Held, topic_filter: str, new: Subscribed, is_last: bool, now_ms: int
+    ) -> None:
         """``is_last``: no later request of the same packet is for the same filter."""
         self.index += 1
         held.change(self.index, topic_filter, new)
@@ -203,12 +124,15 @@ class Promises:
                 continue
             if new.no_local and message.publisher == held.client_id:
                 continue
+            if message.is_expired(now_ms):
+                continue
             owed = held.owed_retained.setdefault(message.key, Owed(message))
             qos = min(new.qos, message.qos)
             owed.qos.add(qos)
             owed.copies += 1
             if qos > 0 and held.is_durable and is_last:
-                owed.promised.append((self.index, True))
+                # After a crash the slot may hold what was routed first.
+                owed.promised.append(Promise(self.index, True, min(message.expires_ms, default=0)))
 
     def unsubscribe(self, held: Held, topic_filter: str) -> None:
         self.index += 1
@@ -219,13 +143,18 @@ class Promises:
     def route(self, message: Sent, now_ms: int) -> None:
         """The broker takes a message over."""
         self.expire(now_ms)
+        self._route(message, now_ms)
+
+    def _route(self, message: Sent, now_ms: int) -> None:
         self.index += 1
         message.index = self.index
         message.sends += 1
+        if message.expiry_s > 0:
+            message.expires_ms.append(now_ms + message.expiry_s * 1000)
         if message.retain:
             new = None if message.clears else message
             self._retained_changes.append((self.index, message.topic, new))
-            _apply(self.retained, message.topic, new)
+            apply(self.retained, message.topic, new)
         if message.clears:
             return
         for held in self.sessions.values():
@@ -245,15 +174,15 @@ class Promises:
             return
         owed = held.owed.setdefault(message.key, Owed(message))
         owed.qos.add(qos)
+        owed.retain.add(message.retain and any(s.retain_as_published for s in found))
         owed.copies += 1
-        with_identifier = [s for s in found if s.identifier]
-        at_most = Counter(s.identifier for s in with_identifier)
-        at_least = Counter(s.identifier for s in with_identifier if s.qos > 0)
+        at_most = at_least = Counter(s.identifier for s in found if s.identifier)
         if owed.copies > 1:
             at_most, at_least = at_most | owed.identifiers[0], at_least & owed.identifiers[1]
         owed.identifiers = at_most, at_least
         if qos > 0:
-            owed.promised.append((self.index, held.is_durable))
+            expires_ms = message.expires_ms[-1] if message.expires_ms else 0
+            owed.promised.append(Promise(self.index, held.is_durable, expires_ms))
 
     def take_back(self, message: Sent) -> None:
         """A crash has lost this QoS 2 message, and its publisher sends it again."""
@@ -264,6 +193,7 @@ class Promises:
                 assert owed.got == 0, f"{message} was seen, but not durable"
                 del held.owed[message.key]
         message.sends = 0
+        message.expires_ms = []
 
     def acknowledged(self, message: Sent) -> None:
         """The publisher got PUBACK or PUBREC: the message is durable if a durable one wants it.
@@ -272,16 +202,20 @@ class Promises:
         that were there when the message was routed last.
         """
         if message.retain or any(
-            message.key in held.owed and (message.index, True) in held.owed[message.key].promised
+            promise.routed == message.index and promise.is_durable
             for held in self.sessions.values()
+            if message.key in held.owed
+            for promise in held.owed[message.key].promised
         ):
             self.confirm(message.index)
 
-    def received(self, held: Held, key: str, qos: int, retain: bool) -> None:
+    def received(self, held: Held, key: str, qos: int, retain: bool, dup: bool) -> None:
         """A client begins a new exchange."""
         what = f"{held.client_id} got {key} at QoS {qos}{', retained' if retain else ''}"
-        owed = (held.owed_retained if retain else held.owed).get(key)
-        assert owed is not None, f"{what}: never for it"
+        candidates = self._candidates(held, key, retain, dup)
+        assert candidates, f"{what}: never for it"
+        fitting = [o for o in candidates if qos in o.qos and o.got < o.copies + o.repeats]
+        owed = fitting[0] if fitting else candidates[0]
         assert qos in owed.qos, f"{what}: expected one of {owed.qos}"
         owed.got += 1
         owed.is_settled = False
@@ -290,9 +224,26 @@ class Promises:
         assert owed.got <= at_most, f"{what}: {owed.got} times, expected {at_most} at most"
         assert owed.got_qos_2 <= owed.copies, f"{what}: {owed.got_qos_2} times"
         message = owed.message
-        if not retain and qos > 0 and owed.got == 1 and message.sends == 1:
+        is_live = candidates == [held.owed.get(key)]
+        if is_live and qos > 0 and owed.got == 1 and message.sends == 1:
             assert message.index > held.last_index, f"{what}: out of order"
             held.last_index = message.index
+        # Nobody sees a logged or a retained message that a crash could take back.
+        if message.sends == 1 and (message.retain or (qos > 0 and held.is_durable)):
+            self.confirm(message.index)
+
+    def _candidates(self, held: Held, key: str, retain: bool, dup: bool) -> list[Owed]:
+        """What a copy may be that came with this RETAIN: one as published, or a retained one.
+
+        The subscription that wanted RETAIN as published may have gone before a copy came again.
+        """
+        candidates: list[Owed] = []
+        live = held.owed.get(key)
+        if live is not None and (retain in live.retain or (dup and not retain)):
+            candidates.append(live)
+        if retain and key in held.owed_retained:
+            candidates.append(held.owed_retained[key])
+        return candidates
 
     # --- durability
 
@@ -308,7 +259,7 @@ class Promises:
                     held.confirm(index)
         while self._retained_changes and self._retained_changes[0][0] <= index:
             _, topic, message = self._retained_changes.pop(0)
-            _apply(self._retained_stored, topic, message)
+            apply(self._retained_stored, topic, message)
 
     def settle(self, in_progress: dict[str, set[str]]) -> None:
         """All is on the disk, the acknowledgements that wait a little included.
@@ -320,17 +271,43 @@ class Promises:
             for owed in [*held.owed.values(), *held.owed_retained.values()]:
                 owed.is_settled = owed.message.key not in in_progress[held.client_id]
 
-    def crash(self, found: dict[str, Recovered], retained: dict[str, str], now_ms: int) -> None:
-        """Compare with what a restarted broker has, and go on from that."""
+    def crash(
+        self,
+        found: dict[str, Recovered],
+        retained: dict[str, str],
+        wills: dict[str, StoredWill],
+        now_ms: int,
+    ) -> None:
+        """Compare with what a restarted broker has, and go on from that.
+
+        ``wills`` are those that the disk had before the start, in its order.
+        """
+        waiting: list[tuple[StoredWill, Held, Will | None]] = []
+        lost: list[Sent] = []
+        for client_id in self._pasts:
+            if client_id not in wills:
+                self._recover_no_will(client_id)
+        for client_id, stored in wills.items():
+            held, will, published = self._recover_will(client_id, stored)
+            waiting.append((stored, held, will))
+            lost.extend(published)
         start = self.index
         for client_id, past in self._pasts.items():
             self._recover(client_id, past, found.get(client_id), now_ms)
+            if client_id in found:
+                # What the start notes is not on the disk yet.
+                self.sessions[client_id].absences.insert(
+                    0, (0, wills[client_id].disconnected_at_ms)
+                )
         assert set(found) <= set(self._pasts)
         self._recover_retained(retained)
         self.durable_to = start
         self._pasts = {
             client_id: [(start, self.sessions.get(client_id))] for client_id in self._pasts
         }
+        for message in lost:
+            self.take_back(message)
+        self._go_on_with_wills(start, waiting, now_ms)
 
     def _recover(
         self,
@@ -357,25 +334,89 @@ class Promises:
         held.recover(found.subscriptions)
         assert found.disconnected_at_ms in [since_ms or now_ms for _, since_ms in held.absences]
         assert held.expiry_s == 0 or found.expiry_s > 0
-        # The start has noted the absence, but that need not be on the disk yet.
         self.index += 1
+        held.absences = []
         held.leave(self.index, found.disconnected_at_ms)
         held.expiry_s = found.expiry_s
         assert not held.is_overdue(now_ms), f"{client_id}: its session should have ended"
         self.sessions[client_id] = held
         for owed in [*held.owed.values(), *held.owed_retained.values()]:
             owed.promised = [
-                kept for kept in owed.promised if kept[1] and kept[0] <= self.durable_to
+                kept for kept in owed.promised if kept.is_durable and kept.routed <= self.durable_to
             ]
             if owed.got > owed.got_qos_2 and not owed.is_settled:
                 owed.repeats += owed.copies
+
+    def _recover_no_will(self, client_id: str) -> None:
+        """The disk has no session: if one with a will was there, its whole end has survived."""
+        past = self._pasts[client_id]
+        _, held = past[0]
+        if held is None or held.wills[0][1] is None:
+            return
+        assert len(past) > 1, f"{client_id}: its will is lost"
+        index = past[1][0]
+        is_published = any(changed == index + 1 for changed, _ in held.wills)
+        self.confirm(index + 1 if is_published else index)
+
+    def _recover_will(
+        self, client_id: str, stored: StoredWill
+    ) -> tuple[Held, Will | None, list[Sent]]:
+        """Find which of a session's wills the disk has, and which were published in vain."""
+        for _, held in self._pasts.get(client_id, []):
+            if held is not None and held.number == stored.number:
+                break
+        else:
+            raise AssertionError(f"{client_id}: a session that had ended is on the disk")
+        assert held is not None
+        keys = [will.message.key if will is not None else "" for _, will in held.wills]
+        assert stored.key in keys, f"{client_id}: will {stored.key!r}, expected one of {keys}"
+        position = keys.index(stored.key)
+        self.confirm(held.wills[position][0])
+        if not stored.key:
+            # Before its CONNECT, or after its publication? Nobody can tell.
+            return held, None, []
+        position = [will.message.key if will else "" for _, will in held.wills].index(stored.key)
+        after = [will for _, will in held.wills[position:] if will is not None]
+        return held, after[0], [will.message for will in after if will.message.sends > 0]
+
+    def _go_on_with_wills(
+        self, start: int, waiting: list[tuple[StoredWill, Held, Will | None]], now_ms: int
+    ) -> None:
+        """What the start does: it ends the sessions that are over, and publishes what is due."""
+        due: list[tuple[int, bool, int, Held]] = []
+        for position, (stored, held, will) in enumerate(waiting):
+            held.wills = [(start, will)]
+            held.will_due_ms = 0
+            self._pasts[held.client_id] = [(start, held)]
+            is_over = self.sessions.get(held.client_id) is not held
+            will_due_ms = 0
+            if will is not None:
+                will_due_ms = (stored.disconnected_at_ms or now_ms) + will.delay_s * 1000
+                assert stored.due_ms == (will_due_ms if stored.disconnected_at_ms else 0)
+            if stored.expiry_s == 0:
+                due.append((0, False, position, held))
+            elif is_over:
+                end_ms = (stored.disconnected_at_ms or now_ms) + stored.expiry_s * 1000
+                due.append((end_ms, False, stored.number, held))
+            if will is not None and stored.expiry_s > 0 and will_due_ms <= now_ms:
+                due.append((will_due_ms, True, stored.number, held))
+            elif will is not None and not is_over:
+                held.will_due_ms = will_due_ms
+        for _, is_will, _, held in sorted(due, key=lambda entry: entry[:3]):
+            if is_will and held.will is not None:
+                self._publish_will(held, now_ms)
+            elif not is_will:
+                self.index += 1
+                self._note(held.client_id, None)
+                if held.will is not None:
+                    self._publish_will(held, now_ms)
 
     def _recover_retained(self, found: dict[str, str]) -> None:
         state = dict(self._retained_stored)
         for _, topic, message in [*self._retained_changes, (0, "", None)]:
             if {topic: held.key for topic, held in state.items()} == found:
                 break
-            _apply(state, topic, message)
+            apply(state, topic, message)
         keys = {topic: held.key for topic, held in state.items()}
         assert keys == found, f"retained {found}, expected {self._retained_stored}"
         self.retained = state
@@ -384,15 +425,26 @@ class Promises:
 
     # --- the end
 
-    def assert_kept(self) -> None:
+    def assert_kept(self, now_ms: int) -> None:
         """All that was promised has come."""
         for held in self.sessions.values():
-            for owed in held.owed.values():
-                missing = bool(owed.promised) and owed.got == 0
-                assert not missing, f"{held.client_id} never got {owed.message}"
-            for owed in held.owed_retained.values():
-                missing = owed.got < len(owed.promised)
+            for key, owed in held.owed.items():
+                needed = min(1, _needed(owed, now_ms))
+                got = owed.got
+                if True in owed.retain and key in held.owed_retained:
+                    # One may have been taken for the other.
+                    needed += _needed(held.owed_retained[key], now_ms)
+                    got += held.owed_retained[key].got
+                assert got >= needed, f"{held.client_id} never got {owed.message}"
+            for key, owed in held.owed_retained.items():
+                if key in held.owed and True in held.owed[key].retain:
+                    continue
+                missing = owed.got < _needed(owed, now_ms)
                 assert not missing, f"{held.client_id} never got {owed.message}, retained"
+
+
+def _needed(owed: Owed, now_ms: int) -> int:
+    return sum(1 for promise in owed.promised if not 0 < promise.expires_ms <= now_ms)
 
 
 def is_match(topic_filter: str, topic: str) -> bool:
@@ -410,10 +462,3 @@ def _is_match(wanted: list[str], levels: list[str]) -> bool:
     if not levels:
         return False
     return wanted[0] in ("+", levels[0]) and _is_match(wanted[1:], levels[1:])
-
-
-def _apply(state: dict[str, Value], key: str, new: Value | None) -> None:
-    if new is None:
-        state.pop(key, None)
-    else:
-        state[key] = new

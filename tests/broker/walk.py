@@ -1,13 +1,7 @@
-"""A random walk through the life of a broker, told step by step what it owes by a plain model.
+"""A random walk through the life of a broker, told step by step what it owes by a plain model."""
 
-A walk is a list of steps, each a name and four numbers that mean something for any state, so that
-every part of a walk is a walk too: a failing one is shrunk by leaving steps out.
-"""
-
-import random
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
 
 from holdfast.broker.limits import Limits
 from holdfast.message import Properties
@@ -27,48 +21,18 @@ from holdfast.protocol.packets import (
     Unsuback,
     Unsubscribe,
 )
+from holdfast.protocol.packets import Will as WillOfPacket
+from tests.broker.holdings import NEVER_S, Held, Sent, Subscribed, Will
 from tests.broker.peers import Effect, Link, Outgoing, Peer
-from tests.broker.promises import NEVER_S, Held, Promises, Recovered, Sent, Subscribed
+from tests.broker.promises import Promises
+from tests.broker.recovered import recovered, recovered_retained, stored
+from tests.broker.steps import Step
 from tests.broker.world import World
 
 TOPICS = ("a", "a/x", "a/y", "b/x", "$s/x")
 FILTERS = ("a", "a/x", "a/y", "a/+", "a/#", "+/x", "#", "b/x", "$s/#", "$s/x")
 RECEIVE_MAXIMUM = 6  # of the broker
 IN_FLIGHT_MAX = 5
-
-
-class Step(NamedTuple):
-    """What to do, to which peer, and two numbers whose meaning depends on it."""
-
-    name: str
-    who: int
-    a: int
-    b: int
-
-
-WEIGHTS = {
-    "publish": 26,
-    "acknowledge": 24,
-    "release": 8,
-    "connect": 10,
-    "subscribe": 8,
-    "unsubscribe": 3,
-    "cut": 5,
-    "disconnect": 2,
-    "hold": 3,
-    "sync_one": 4,
-    "unhold": 2,
-    "hold_reads": 2,
-    "answer_reads": 3,
-    "unhold_reads": 2,
-    "stall": 2,
-    "drain": 3,
-    "crash": 2,
-    "wait": 2,
-    "settle": 1,
-    "gather": 2,
-    "go": 3,
-}
 
 
 class Walk:
@@ -86,6 +50,7 @@ class Walk:
         ]
         self.is_gathering = False
         self._links: list[tuple[Peer, Link]] = []
+        self._held_until_ms = 0  # when the disk was seen last not to end a commit by itself
 
     # --- steps
 
@@ -102,9 +67,24 @@ class Walk:
         clean = b % 8 == 0 or peer.expiry_s == 0
         is_short = clean if peer.version == 4 else b % 11 == 0
         expiry_s = 0 if is_short else peer.expiry_s
-        self.connect(peer, clean, expiry_s, 0 if peer.version == 4 else 1 + b % 5)
+        will = self._will(peer, a, b) if b % 3 == 0 else None
+        self.connect(peer, clean, expiry_s, 0 if peer.version == 4 else 1 + b % 5, will)
 
-    def connect(self, peer: Peer, clean: bool, expiry_s: int, receive_maximum: int) -> None:
+    def _will(self, peer: Peer, a: int, b: int) -> Will:
+        peer.published += 1
+        topic = TOPICS[a // 3 % len(TOPICS)]
+        message = Sent(peer.client_id, peer.published, topic, a % 3, b % 4 == 0)
+        self.promises.messages[message.key] = message
+        return Will(message, 0 if peer.version == 4 else (0, 10, 65)[a // 5 % 3])
+
+    def connect(
+        self,
+        peer: Peer,
+        clean: bool,
+        expiry_s: int,
+        receive_maximum: int,
+        will: Will | None = None,
+    ) -> None:
         client = self.world.dial(peer.version)
         window = min(receive_maximum or IN_FLIGHT_MAX, IN_FLIGHT_MAX)
         link = Link(client, window)
@@ -121,13 +101,22 @@ class Walk:
             if before is not None:
                 before.is_attached = False
             now_ms = self.world.now_ms
-            present = self.promises.connect(peer.client_id, clean, expiry_s, now_ms)
+            present = self.promises.connect(peer.client_id, clean, expiry_s, now_ms, will)
             link.expected_present = present
             link.held = self.promises.sessions[peer.client_id]
             link.is_attached = True
             link.connect_index = self.promises.index
 
-        packet = Connect(peer.client_id, peer.version, clean, 0, None, None, None, properties)
+        packet = Connect(
+            peer.client_id,
+            peer.version,
+            clean,
+            0,
+            None if will is None else _packet_will(will),
+            None,
+            None,
+            properties,
+        )
         link.queue.append((packet, effect))
 
     def _publish(self, peer: Peer, a: int, b: int) -> None:
@@ -143,7 +132,8 @@ class Walk:
         peer.published += 1
         retain = b % 5 == 0
         clears = b % 20 == 0
-        message = Sent(peer.client_id, peer.published, topic, qos, retain, clears)
+        expiry_s = (0, 0, 0, 15, 65)[b // 3 % 5] if peer.version == 5 else 0
+        message = Sent(peer.client_id, peer.published, topic, qos, retain, clears, expiry_s)
         self.promises.messages[message.key] = message
         packet_id = 0
         if qos > 0:
@@ -163,7 +153,13 @@ class Walk:
             self.promises.route(message, self.world.now_ms)
 
         payload = b"" if message.clears else message.key.encode()
-        packet = Publish(message.topic, payload, message.qos, message.retain, dup, packet_id)
+        properties: Properties | None = None
+        if message.expiry_s > 0:
+            properties = Properties()
+            properties.message_expiry_interval = message.expiry_s
+        packet = Publish(
+            message.topic, payload, message.qos, message.retain, dup, packet_id, properties
+        )
         link.queue.append((packet, effect))
 
     def _release(self, peer: Peer, a: int, b: int) -> None:
@@ -202,7 +198,9 @@ class Walk:
         requests: list[SubscriptionRequest] = []
         for number, topic_filter in enumerate(chosen):
             no_local = is_v5 and b % 7 == 0
-            requests.append(SubscriptionRequest(topic_filter, (a // 3 + number) % 3, no_local))
+            as_published = is_v5 and b % 5 < 2
+            qos = (a // 3 + number) % 3
+            requests.append(SubscriptionRequest(topic_filter, qos, no_local, as_published))
         codes = [request.qos for request in requests]
         properties: Properties | None = None
         if identifier:
@@ -214,9 +212,12 @@ class Walk:
             assert held is not None
             last = {request.topic_filter: request for request in requests}
             for request in requests:
-                new = Subscribed(request.qos, request.no_local, identifier)
+                new = Subscribed(
+                    request.qos, request.no_local, identifier, request.retain_as_published
+                )
                 is_last = last[request.topic_filter] is request
-                self.promises.subscribe(held, request.topic_filter, new, is_last)
+                now_ms = self.world.now_ms
+                self.promises.subscribe(held, request.topic_filter, new, is_last, now_ms)
             link.requests[packet_id] = (self.promises.index, codes)
 
         link.queue.append((Subscribe(packet_id, requests, properties), effect))
@@ -259,16 +260,18 @@ class Walk:
         if peer.version == 5 and a % 4 == 0:
             properties = Properties()
             properties.session_expiry_interval = 0
+        reason_code = 0x04 if peer.version == 5 and b % 3 == 0 else 0  # 0x04: with the will
 
         def effect() -> None:
             held = link.held
             assert held is not None
             if properties is not None:
                 held.expiry_s = 0
-            self.promises.disconnected(peer.client_id, self.world.now_ms)
+            now_ms = self.world.now_ms
+            self.promises.disconnected(peer.client_id, now_ms, forgets_will=reason_code == 0)
             link.is_attached = False
 
-        link.queue.append((Disconnect(0, properties), effect))
+        link.queue.append((Disconnect(reason_code, properties), effect))
 
     def _hold(self, peer: Peer, a: int, b: int) -> None:
         self.world.disk.hold()
@@ -300,13 +303,22 @@ class Walk:
 
     def _wait(self, peer: Peer, a: int, b: int) -> None:
         self.flush()
-        self.world.advance((1, 30, 60, 20_000, 70_000)[a % 5])
-        self.promises.expire(self.world.now_ms)
+        self._advance((1, 30, 60, 20_000, 70_000)[a % 5])
+
+    def _advance(self, ms: int) -> None:
+        self.world.advance(ms)
+        now_ms = self.world.now_ms
+        self.promises.expire(now_ms)
+        if self.world.disk.is_held:
+            self._held_until_ms = now_ms
+        for _, link in self._links:
+            if link.client.is_stalled:
+                link.stalled_until_ms = now_ms
 
     def _settle(self, peer: Peer, a: int, b: int) -> None:
         self._unhold(peer, a, b)
         self.flush()
-        self.world.advance(100)
+        self._advance(100)
         self.observe()
         self.promises.settle({p.client_id: set(p.unacknowledged.values()) for p in self.peers})
 
@@ -324,33 +336,11 @@ class Walk:
         for other in self.peers:
             other.link = None
         self._links = []
+        retained, wills = stored(world)
         world.restart((0, 1, 30_000, 70_000)[b % 4])
-        self.promises.crash(*self._peek(), world.now_ms)
-
-    def _peek(self) -> tuple[dict[str, Recovered], dict[str, str]]:
-        """What the broker has recovered."""
-        broker = self.world.broker
-        found: dict[str, Recovered] = {}
-        for peer in self.peers:
-            session = broker.sessions.find(peer.client_id)
-            if session is not None:
-                subscriptions = {
-                    topic_filter: Subscribed(
-                        subscription.qos,
-                        subscription.is_no_local,
-                        (subscription.identifiers or [0])[0],
-                    )
-                    for topic_filter, subscription in session.subscriptions.items()
-                }
-                found[peer.client_id] = Recovered(
-                    session.number, session.expiry_s, session.disconnected_at_ms, subscriptions
-                )
-        retained = {
-            message.topic: message.payload.decode()
-            for topic_filter in ("#", "$s/#")
-            for message in broker._router.retained.matching(topic_filter)
-        }
-        return found, retained
+        self.promises.crash(recovered(world), retained, wills, world.now_ms)
+        expected = {topic: message.key for topic, message in self.promises.retained.items()}
+        assert recovered_retained(world) == expected
 
     # --- sending and receiving
 
@@ -472,7 +462,8 @@ class Walk:
             assert packet.topic == message.topic
             if held is not None:
                 self._check_identifiers(held, packet, key)
-                self.promises.received(held, key, packet.qos, packet.retain)
+                self._check_expiry(link, packet, message)
+                self.promises.received(held, key, packet.qos, packet.retain, packet.dup)
         if packet.qos == 1:
             peer.unacknowledged[packet_id] = key
             link.acknowledgements.append(Puback(packet_id))
@@ -490,6 +481,22 @@ class Walk:
         assert not at_least - Counter(found) and not Counter(found) - at_most, (
             f"{key}: identifiers {found}, expected {at_most}"
         )
+
+    def _check_expiry(self, link: Link, packet: Publish, message: Sent) -> None:
+        """A message that has expired is not begun, and one that has not says how long it has."""
+        left_s: int | None = None
+        if packet.properties is not None:
+            left_s = packet.properties.message_expiry_interval
+        if message.expiry_s == 0 or link.client.version == 4:
+            assert left_s is None
+            return
+        now_ms = self.world.now_ms
+        expected = [max(0, -((now_ms - due_ms) // 1000)) for due_ms in message.expires_ms]
+        assert left_s is not None and min(expected) <= left_s <= message.expiry_s
+        if max(self._held_until_ms, link.stalled_until_ms) < now_ms:
+            # It was written just now, nothing has held it up since.
+            assert left_s in expected, f"{message}: {left_s} s left, expected {expected}"
+            assert packet.dup or not message.is_expired(now_ms), f"{message} has expired"
 
     # --- the end
 
@@ -515,12 +522,23 @@ class Walk:
             self.flush()
         else:
             raise AssertionError("it does not come to rest")
-        self.promises.assert_kept()
+        self.promises.assert_kept(self.world.now_ms)
         assert not any(peer.outgoing for peer in self.peers if peer.link is not None)
 
 
 def _nothing() -> None:
     pass
+
+
+def _packet_will(will: Will) -> WillOfPacket:
+    properties: Properties | None = None
+    if will.delay_s > 0:
+        properties = Properties()
+        properties.will_delay_interval = will.delay_s
+    message = will.message
+    return WillOfPacket(
+        message.topic, message.key.encode(), message.qos, message.retain, properties
+    )
 
 
 def _acknowledgement(peer: Peer, link: Link, packet: Packet) -> Effect:
@@ -537,42 +555,8 @@ def _acknowledgement(peer: Peer, link: Link, packet: Packet) -> Effect:
     return effect
 
 
-def steps_of(seed: int, count: int) -> list[Step]:
-    """The walk of a seed."""
-    chance = random.Random(seed)
-    names = list(WEIGHTS)
-    weights = list(WEIGHTS.values())
-    return [
-        Step(name, chance.randrange(1000), chance.randrange(1000), chance.randrange(10_000))
-        for name in chance.choices(names, weights, k=count)
-    ]
-
-
 def run(steps: list[Step]) -> None:
     walk = Walk()
     for step in steps:
         walk.do(step)
     walk.finish()
-
-
-def shrink(steps: list[Step]) -> list[Step]:
-    """A shorter walk that fails too, by leaving out ever smaller parts."""
-    size = len(steps) // 2
-    while size > 0:
-        start = 0
-        while start < len(steps):
-            shorter = steps[:start] + steps[start + size :]
-            if _fails(shorter):
-                steps = shorter
-            else:
-                start += size
-        size //= 2
-    return steps
-
-
-def _fails(steps: list[Step]) -> bool:
-    try:
-        run(steps)
-    except AssertionError:
-        return True
-    return False
