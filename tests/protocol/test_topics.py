@@ -1,7 +1,5 @@
 """Topics and filters: their rules by example, and matching against a slow and obvious oracle."""
 
-from collections.abc import Sequence
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,25 +23,7 @@ from holdfast.protocol.topics import (
     split_share,
 )
 from tests.protocol.strategies import plain_filters, shared_filters, topic_filters, topic_names
-
-
-def slowly_matches(topic_filter: str, topic: str) -> bool:
-    """What section 4.7 says, level by level."""
-    if topic_filter.startswith("$share/"):
-        topic_filter = topic_filter.split("/", 2)[2]
-    if topic[0] == "$" and topic_filter[0] in "+#":
-        return False
-    return slowly_matches_levels(topic_filter.split("/"), topic.split("/"))
-
-
-def slowly_matches_levels(wanted: Sequence[str], given_levels: Sequence[str]) -> bool:
-    if not wanted:
-        return not given_levels
-    if wanted[0] == "#":
-        return True
-    if not given_levels or wanted[0] not in ("+", given_levels[0]):
-        return False
-    return slowly_matches_levels(wanted[1:], given_levels[1:])
+from tests.support.topic_oracle import slowly_matches
 
 
 few_levels = st.lists(st.sampled_from(["", "a", "b", "$a"]), min_size=1, max_size=4)
