@@ -25,7 +25,6 @@ from holdfast.protocol.topics import (
 from tests.protocol.strategies import plain_filters, shared_filters, topic_filters, topic_names
 from tests.support.topic_oracle import slowly_matches
 
-
 few_levels = st.lists(st.sampled_from(["", "a", "b", "$a"]), min_size=1, max_size=4)
 few_topics = few_levels.map("/".join).filter(bool)
 few_filters = st.builds(
