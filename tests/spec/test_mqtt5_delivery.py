@@ -51,8 +51,8 @@ def test_tcp_brings_every_byte_in_its_order_in_both_directions(
     wire.hello(name, clean=True)
     wire.subscribe(name, 1)
     wire.send(*(packets.publish(name, one, qos=1, packet_id=n) for n, one in enumerate(sent, 1)))
-    found = []
-    acknowledged = []
+    found: list[bytes] = []
+    acknowledged: list[int] = []
     while len(found) < len(sent) or len(acknowledged) < len(sent):
         packet = wire.receive()
         if packet.kind == packets.PUBACK:

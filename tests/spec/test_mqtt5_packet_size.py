@@ -1,0 +1,170 @@
+"""A client that takes hardly more than a CONNACK is answered all the same, in bare packets.
+
+A Reason String or User Properties that would make an answer too large are left out of it: the
+answer itself never is. Source: MQTT 5.0 §3.1.2.11.4, §3.4 to §3.15.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from holdfast.broker.limits import Limits
+from holdfast.protocol.encode import encode
+from holdfast.protocol.packets import (
+    Connect,
+    Packet,
+    Puback,
+    Publish,
+    Pubrec,
+    Pubrel,
+    Subscribe,
+    SubscriptionRequest,
+    Unsubscribe,
+)
+from tests.broker.world import Client, World, describe
+
+
+def small_client(world: World, *, keep_alive: int = 0) -> tuple[Client, int]:
+    """A client whose Maximum Packet Size is just what its CONNACK needs, and that size."""
+    probe = world.hello("probe", maximum_packet_size=1_000_000)
+    size = probe.bytes_received
+    probe.cut()
+    client = world.hello("c", maximum_packet_size=size, keep_alive=keep_alive)
+    assert client.bytes_received == size
+    return client, size
+
+
+def each_fits(client: Client, size: int, act: Callable[[], None]) -> list[str]:
+    """What ``act`` brings, in packets that are all within the client's Maximum Packet Size."""
+    act()
+    found: list[Packet] = client.packets()
+    assert all(len(encode(packet, 5)) <= size for packet in found)
+    return [describe(packet) for packet in found]
+
+
+def sends(client: Client, *packets: Packet) -> Callable[[], None]:
+    return lambda: client.send(*packets)
+
+
+@pytest.mark.spec("MQTT5-3.4.2-2", "MQTT5-3.4.2-3", "MQTT5-3.1.2-24")
+def test_puback_fits() -> None:
+    """One that accepts, one that found nobody, and one that refuses."""
+    world = World()
+    world.session("s", "t", 1)
+    client, size = small_client(world)
+    asked = {"t": "PUBACK #1", "nobody": "PUBACK #1 0x10", "$SYS/x": "PUBACK #1 0x87"}
+    for topic, answer in asked.items():
+        packet = Publish(topic, b"m", 1, packet_id=1)
+        assert each_fits(client, size, sends(client, packet)) == [answer]
+
+
+@pytest.mark.spec("MQTT5-3.5.2-2", "MQTT5-3.5.2-3", "MQTT5-3.7.2-2", "MQTT5-3.7.2-3")
+@pytest.mark.spec("MQTT5-3.1.2-24")
+def test_pubrec_and_pubcomp_fit() -> None:
+    world = World()
+    world.session("s", "t", 2)
+    client, size = small_client(world)
+    asked = {"t": "PUBREC #1", "nobody": "PUBREC #1 0x10"}
+    for topic, answer in asked.items():
+        packet = Publish(topic, b"m", 2, packet_id=1)
+        assert each_fits(client, size, sends(client, packet)) == [answer]
+        assert each_fits(client, size, sends(client, Pubrel(1))) == ["PUBCOMP #1"]
+    refused = Publish("$SYS/x", b"m", 2, packet_id=1)
+    assert each_fits(client, size, sends(client, refused)) == ["PUBREC #1 0x87"]
+    assert each_fits(client, size, sends(client, Pubrel(2))) == ["PUBCOMP #2 0x92"]
+
+
+@pytest.mark.spec("MQTT5-3.6.2-2", "MQTT5-3.6.2-3", "MQTT5-3.1.2-24")
+def test_pubrel_fits() -> None:
+    """For a message in flight, and for one that the broker knows nothing of."""
+    world = World()
+    client, size = small_client(world)
+    client.subscribe("t", 2)
+    world.transient("p").publish("t", "m", 2, 1)
+    client.packets()
+    assert each_fits(client, size, sends(client, Pubrec(1))) == ["PUBREL #1"]
+    assert each_fits(client, size, sends(client, Pubrec(9))) == ["PUBREL #9 0x92"]
+
+
+@pytest.mark.spec("MQTT5-3.9.2-1", "MQTT5-3.9.2-2", "MQTT5-3.11.2-1", "MQTT5-3.11.2-2")
+@pytest.mark.spec("MQTT5-3.1.2-24")
+def test_suback_and_unsuback_fit_as_long_as_their_codes_do() -> None:
+    world = World()
+    client, size = small_client(world)
+    for count in range(1, size - 4):
+        filters = ["a#", *"bcdefghijklmnopqrstuvwxyz"][:count]
+        requests = [SubscriptionRequest(one, 1) for one in filters]
+        answer = each_fits(client, size, sends(client, Subscribe(1, requests)))
+        assert answer == ["SUBACK #1 0x8F" + " 0x01" * (count - 1)]
+        answer = each_fits(client, size, sends(client, Unsubscribe(2, ["never", *filters[1:]])))
+        assert answer == ["UNSUBACK #2 0x11" + " 0x00" * (count - 1)]
+
+
+def is_malformed(world: World, client: Client) -> None:
+    client.send_bytes(b"\xc1\x00")
+
+
+def connects_twice(world: World, client: Client) -> None:
+    client.send(Connect("c"))
+
+
+def publishes_a_wildcard(world: World, client: Client) -> None:
+    client.send_bytes(b"\x30\x06\x00\x03a/#\x00")
+
+
+def publishes_too_much(world: World, client: Client) -> None:
+    client.send(*(Publish("t", b"", 2, packet_id=n) for n in (1, 2)))
+
+
+def sends_too_large_a_packet(world: World, client: Client) -> None:
+    client.send_bytes(b"\x30\xff\xff\xff\x7f")
+
+
+def asks_for_too_long_an_answer(world: World, client: Client) -> None:
+    client.send(Subscribe(1, [SubscriptionRequest("t", 0)] * 200))
+
+
+def falls_silent(world: World, client: Client) -> None:
+    world.advance(15_000)
+
+
+def is_taken_over(world: World, client: Client) -> None:
+    world.hello("c")
+
+
+def is_shut_down(world: World, client: Client) -> None:
+    world.stop()
+
+
+ENDS: dict[str, tuple[Callable[[World, Client], None], int]] = {
+    "malformed packet": (is_malformed, 0x81),
+    "protocol error": (connects_twice, 0x82),
+    "topic name invalid": (publishes_a_wildcard, 0x90),
+    "receive maximum": (publishes_too_much, 0x93),
+    "packet too large": (sends_too_large_a_packet, 0x95),
+    "answer too large": (asks_for_too_long_an_answer, 0x95),
+    "keep alive": (falls_silent, 0x8D),
+    "takeover": (is_taken_over, 0x8E),
+    "shutdown": (is_shut_down, 0x8B),
+}
+
+
+@pytest.mark.spec("MQTT5-3.14.2-3", "MQTT5-3.14.2-4", "MQTT5-3.1.2-24")
+@pytest.mark.parametrize(("end", "code"), ENDS.values(), ids=ENDS)
+def test_disconnect_fits(end: Callable[[World, Client], None], code: int) -> None:
+    world = World(Limits(receive_maximum=1))
+    client, size = small_client(world, keep_alive=10)
+    found = each_fits(client, size, lambda: end(world, client))
+    assert found[-1:] == [f"DISCONNECT 0x{code:02X}"]
+    assert not client.is_open
+
+
+@pytest.mark.spec("MQTT5-3.1.2-24")
+def test_an_answer_that_fits_in_no_way_ends_the_connection() -> None:
+    """Nothing is sent that is too large, and nothing is left unanswered."""
+    world = World()
+    client, size = small_client(world)
+    found = each_fits(
+        client, size, sends(client, Subscribe(1, [SubscriptionRequest("t", 0)] * size), Puback(1))
+    )
+    assert found == ["DISCONNECT 0x95"]
