@@ -290,6 +290,18 @@ def test_the_first_durable_member_makes_what_others_have_safe_too() -> None:
     assert payloads(world.hello("d")) == ["m1", "m2"]
 
 
+@pytest.mark.parametrize("names", ["ab", "ba"], ids=["QoS 0 first", "QoS 1 first"])
+def test_a_queue_survives_a_crash_though_a_member_wants_qos_0(names: str) -> None:
+    """Restored one by one, the first member alone must not make the group forget it."""
+    world = World()
+    for name in names:
+        member(world, name, 0 if name == "a" else 1).disconnect()
+    say(world, 3)
+    world.crash()
+    world.restart()
+    assert payloads(world.hello("b")) == ["m1", "m2", "m3"]
+
+
 def test_a_group_of_transient_members_ends_with_the_last_of_them() -> None:
     world = World()
     only = member(world, "t", expiry_s=0, receive_maximum=1)

@@ -82,7 +82,10 @@ class Groups:
             self._commits.batch.ended.append(group.number)
 
     def join(self, subscription: Subscription, is_online: bool) -> None:
-        """Take in a member, or the new options of one; the first makes the group."""
+        """Take in a member, or the new options of one; the first makes the group.
+
+        One that is not online comes from the store: ``restored`` follows when all of them are in.
+        """
         session = subscription.session
         topic_filter = subscription.topic_filter
         group = self._by_filter.get(topic_filter)
@@ -106,7 +109,8 @@ class Groups:
                 group.online[group.online.index(old)] = subscription
         elif is_online:
             self._came(group, subscription)
-        self._look_at_queue(group)
+        if is_online:
+            self._look_at_queue(group)
 
     def _record(self, group: Group) -> None:
         """Its first durable member makes a group durable."""
@@ -460,9 +464,14 @@ class Groups:
                 group.stranded[session.number] = session
 
     def restored(self) -> None:
-        """All sessions are restored: end the groups that nobody is left in."""
+        """All sessions are restored: end the groups that nobody is left in.
+
+        Only now is it known whether anybody wants what a group has queued.
+        """
         for group in list(self._by_number.values()):
-            if not group.members:
+            if group.members:
+                self._look_at_queue(group)
+            else:
                 self._end(group)
 
     def needed_from(self, needed: int) -> int:
