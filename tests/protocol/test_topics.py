@@ -147,6 +147,9 @@ def test_proper_filters_pass(topic_filter: str) -> None:
         "$share/#/a",
         "$share/group/a#",
         "$share/group/#/a",
+        "$share/group/$share/other/a",
+        "$share/group/$queue/a",
+        "$queue/$share/group/a",
     ],
 )
 @pytest.mark.spec(

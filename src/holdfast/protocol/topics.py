@@ -46,7 +46,11 @@ def check_filter(topic_filter: str) -> None:
     fault = _string_fault(topic_filter)
     if fault:
         raise _bad_filter(f"expected a Topic Filter {fault}")
-    _, inner = split_share(topic_filter)
+    share_name, inner = split_share(topic_filter)
+    if share_name and is_shared(inner):
+        # It could match nothing but topics that begin with "$share/", and who matches its inner
+        # filter would take that for a shared one.
+        raise _bad_filter("expected a Topic Filter behind the ShareName, a shared one came")
     if not inner:
         raise _bad_filter("expected a Topic Filter of at least one character, an empty one came")
     if "#" not in inner and "+" not in inner:
