@@ -233,6 +233,9 @@ ALIKE = [
     "a/\ufeff",
     "a/ ",
     "$a/+",
+    "$share/g/a/+",
+    "$share/G/a/+",
+    "$share/g/a/#",
 ]
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from holdfast.broker.limits import Limits
 from holdfast.broker.retained import Retained
 from holdfast.broker.session import Session, Subscription
+from holdfast.broker.shared_group import Group
 from holdfast.broker.topic_tree import TopicTree
 from holdfast.message import Message
 from holdfast.protocol.packets import Publish, Subscribe, SubscriptionRequest, Unsubscribe
@@ -69,6 +70,18 @@ def by_the_absent(filters: list[str], topics: list[str]) -> Matching:
     return found
 
 
+def by_the_shared(filters: list[str], topics: list[str]) -> Matching:
+    """A shared group for each filter."""
+    tree = TopicTree()
+    for number, topic_filter in enumerate(filters, 1):
+        tree.add_group(Group(number, f"$share/g/{topic_filter}", 1))
+    found: dict[str, list[str]] = {topic_filter: [] for topic_filter in filters}
+    for topic in topics:
+        for group in tree.route(topic).groups:
+            found[group.inner_filter].append(topic)
+    return list(found.items())
+
+
 def by_retained(filters: list[str], topics: list[str]) -> Matching:
     retained = Retained()
     for topic in topics:
@@ -115,6 +128,14 @@ def by_store(store: Store, filters: list[str], topics: list[str]) -> Matching:
     return found
 
 
+MATCHERS: list[Matcher] = [
+    by_matches,
+    by_the_tree,
+    by_the_absent,
+    by_the_shared,
+    by_retained,
+    by_a_session_behind,
+]
 LEVELS = ["", "a", "b", "$a"]
 SHORT_TOPICS = [
     topic
@@ -139,7 +160,7 @@ def check_all(matcher: Matcher) -> None:
 @pytest.mark.spec("MQTT5-4.7.1-1", "MQTT5-4.7.1-2", "MQTT5-4.7.2-1", "MQTT5-4.7.3-4")
 @pytest.mark.parametrize(
     "matcher",
-    [by_matches, by_the_tree, by_the_absent, by_retained, by_a_session_behind],
+    MATCHERS,
     ids=lambda matcher: matcher.__name__,
 )
 def test_every_short_filter_matches_what_the_oracle_says(matcher: Matcher) -> None:
@@ -169,7 +190,7 @@ def test_any_filters_match_what_the_oracle_says(filters: list[str], topics: list
     """Of any text; each topic is also its own filter, and each of its levels may be a "+"."""
     filters = list(dict.fromkeys([*filters, *topics, *(widened(topic) for topic in topics)]))
     expected = by_the_oracle(filters, topics)
-    for matcher in (by_matches, by_the_tree, by_the_absent, by_retained, by_a_session_behind):
+    for matcher in MATCHERS:
         assert matcher(filters, topics) == expected
 
 
