@@ -37,7 +37,11 @@ def publish(world: World, payload: str, qos: int) -> None:
 
 
 def chosen(world: World, qos: int, *, expiry_s: int = 3600) -> tuple[Client, Client]:
-    """Two members, the first of which has just been sent the one message there is."""
+    """Two members, the first of which has just been sent the one message there is.
+
+    Somebody else, absent, keeps it in the log, from where it could be sent again.
+    """
+    world.session("absent", "t", 2)
     first = member(world, "first", expiry_s=expiry_s)
     other = member(world, "other", expiry_s=EXPIRY_NEVER)
     publish(world, "m", qos)
@@ -178,6 +182,34 @@ def test_qos_2_of_a_member_whose_session_ends_is_sent_to_nobody_else(
     assert other.received() == []
     publish(world, "next", 2)
     assert other.received() == ["PUBLISH t next q2 #1"]
+
+
+@pytest.mark.spec("MQTT5-4.8.2-4", "MQTT5-4.8.2-5")
+@pytest.mark.parametrize("expiry_s", [0, 10], ids=["transient", "durable"])
+@pytest.mark.parametrize("with_crash", [False, True], ids=["lost connection", "crash"])
+def test_what_is_handed_over_with_a_lost_member_is_qos_1_alone(
+    with_crash: bool, expiry_s: int
+) -> None:
+    """Of what it had unacknowledged, in one window: at QoS 2, released, and at QoS 1."""
+    world = World()
+    first, other = chosen(world, 2, expiry_s=expiry_s)
+    for payload, qos in (("a", 2), ("one", 1), ("b", 1), ("released", 2), ("c", 1)):
+        publish(world, payload, qos)
+    assert [one.split()[2] for one in first.received()] == ["one", "released"]
+    first.send(Pubrec(3))
+    for one in other.packets():
+        assert isinstance(one, Publish)
+        other.send(Puback(one.packet_id), Pubrec(one.packet_id, 0x80))
+    world.advance(1000)
+    if with_crash:
+        world.crash()
+        world.restart()
+        other = world.hello("other")
+    else:
+        first.cut()
+    assert [one.split()[2] for one in other.received()] == ["one"]
+    world.advance(20_000)
+    assert other.received() == []
 
 
 @pytest.mark.spec("MQTT5-4.8.2-6", "MQTT5-4.4.0-2")
