@@ -7,6 +7,7 @@ from typing import Final
 from bench.flow import Flow
 from bench.footprint import backlog_memory, first_message, idle_memory
 from bench.machine import fdatasync_times
+from bench.matching import matching
 from bench.rows import CEILING, HOLDFAST, MOSQUITTO, Row, Target
 from bench.stats import percentile
 from bench.subjects import Bench, Detail, Subject
@@ -69,6 +70,7 @@ def scenarios() -> dict[str, Callable[[Bench], list[Row]]]:
     found["i"] = idle_memory
     found["j"] = backlog_memory
     found["k"] = first_message
+    found["m"] = matching
     return found
 
 

@@ -148,10 +148,14 @@ class TopicTree:
             route = Route(topic)
             if len(topic) <= ROUTE_TOPIC_CHARACTERS_MAX:
                 if len(self._routes) >= ROUTES_MAX:
-                    self._routes.clear()
+                    self.forget_routes()
                 self._routes[topic] = route
         self._fill(route)
         return route
+
+    def forget_routes(self) -> None:
+        """Empty the cache."""
+        self._routes.clear()
 
     def _enter(self, node: FilterNode, subscription: Subscription, is_online: bool) -> None:
         if is_online:
