@@ -197,6 +197,13 @@ class Settings(BaseModel):
         description="Bytes of the delayed messages that wait at a time; they are kept in memory "
         "as well.",
     )
+    topic_alias_maximum: int = Field(
+        default=64,
+        ge=0,
+        le=65_535,
+        description="Topic Aliases that one connection may set for what it publishes, each some "
+        "memory (Topic Alias Maximum, 5.0). 0: none.",
+    )
 
 
 def load_settings(

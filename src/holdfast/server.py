@@ -133,6 +133,7 @@ def _limits(settings: Settings) -> Limits:
         delayed_seconds_max=settings.delayed_seconds_max,
         delayed_messages_max=settings.delayed_messages_max,
         delayed_bytes_max=settings.delayed_bytes_max,
+        topic_alias_maximum=settings.topic_alias_maximum,
     )
 
 

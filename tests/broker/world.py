@@ -292,12 +292,15 @@ class World:
         maximum_packet_size: int | None = None,
         keep_alive: int = 0,
         will: Will | None = None,
+        properties: Properties | None = None,
     ) -> Client:
-        """Open a connection and send CONNECT: with 5.0 a session without end, if not told else."""
+        """Open a connection and send CONNECT: with 5.0 a session without end, if not told else.
+
+        ``properties`` are for what has no argument of its own.
+        """
         client = self.dial(version)
-        properties: Properties | None = None
         if version == 5:
-            properties = Properties()
+            properties = Properties() if properties is None else properties
             properties.session_expiry_interval = expiry_s
             properties.receive_maximum = receive_maximum
             properties.maximum_packet_size = maximum_packet_size
@@ -491,4 +494,6 @@ def _describe_publish(packet: Publish) -> str:
         parts.append("dup")
     if packet.retain:
         parts.append("retain")
+    if packet.properties is not None and packet.properties.topic_alias is not None:
+        parts.append(f"alias {packet.properties.topic_alias}")
     return " ".join(part for part in parts if part)

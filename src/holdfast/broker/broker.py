@@ -407,7 +407,7 @@ class Broker:
         if not isinstance(packet, Connect):
             raise ProtocolError(PROTOCOL_ERROR, "expected CONNECT as the first packet")
         self.counters.connects += 1
-        connection.client_id = packet.client_id
+        connection.introduce(packet)
         self.sessions.connect(connection, packet, self._now_ms)
         self._tell(DEBUG, "connected", connection)
         if connection.state == CONNECTED and connection.keep_alive_ms > 0:

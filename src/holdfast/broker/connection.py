@@ -8,10 +8,16 @@ from typing import Final, final
 
 from holdfast.broker.commits import Commits
 from holdfast.broker.counters import Counters
-from holdfast.broker.limits import INPUT_UNCOMMITTED_BYTES_MAX, OUTPUT_BYTES_MAX
+from holdfast.broker.limits import (
+    ALIASES_OUT_MAX,
+    INPUT_UNCOMMITTED_BYTES_MAX,
+    OUTPUT_BYTES_MAX,
+)
 from holdfast.broker.session import Session
+from holdfast.broker.topic_aliases import AliasesIn, AliasesOut
 from holdfast.errors import ProtocolError
 from holdfast.protocol.framer import Framer
+from holdfast.protocol.packets import Connect
 from holdfast.protocol.reason_codes import PACKET_TOO_LARGE
 
 AWAITS_CONNECT: Final = 0
@@ -41,6 +47,8 @@ class Connection:
         self.keep_alive_ms = 0
         self.last_received_ms = 0
         self.packet_bytes_max_out = 0  # the client's Maximum Packet Size, 0 for none
+        self.aliases_in: AliasesIn | None = None  # from its first alias on
+        self.aliases_out: AliasesOut | None = None  # if its client takes any
         self.is_resumed = False  # CONNACK said Session Present
         self.received_open = 0  # QoS 2 publishes that this connection opened, until PUBREL
         self.is_socket_full = False  # set by the driver while the socket takes no more
@@ -81,6 +89,18 @@ class Connection:
             self._input_committing + self._input_filling > INPUT_UNCOMMITTED_BYTES_MAX
             or not self.has_room
         )
+
+    def introduce(self, packet: Connect) -> None:
+        """Take from CONNECT what binds all that is sent here, CONNACK included."""
+        self.version = packet.version
+        self.client_id = packet.client_id
+        properties = packet.properties
+        if properties is None:
+            return
+        if properties.maximum_packet_size is not None:
+            self.packet_bytes_max_out = properties.maximum_packet_size
+        if properties.topic_alias_maximum:
+            self.aliases_out = AliasesOut(min(properties.topic_alias_maximum, ALIASES_OUT_MAX))
 
     def is_too_large(self, data: bytes) -> bool:
         """Whether a packet is above the client's Maximum Packet Size [MQTT-3.1.2-24]."""

@@ -70,7 +70,7 @@ class Delivery:
         delivered. Source: [MQTT-3.1.2-25].
         """
         packet_id = session.sender.publish(lsn, qos)
-        data = outgoing.packet(subscription, connection.is_v5, qos, retain, False, packet_id)
+        data = outgoing.packet_to(connection, subscription, qos, retain, packet_id)
         if connection.is_too_large(data):
             del session.sender.in_flight[packet_id]
             self._counters.too_large += 1

@@ -298,7 +298,7 @@ class Groups:
         qos = min(member.qos, message.qos)
         retain = message.retain and member.is_retain_as_published
         if qos == 0:
-            data = outgoing.packet(member, connection.is_v5, 0, retain, False, 0)
+            data = outgoing.packet_to(connection, member, 0, retain, 0)
             return self._delivery.send(connection, message, data, wait)
         packet_id = self._delivery.deliver(
             session, connection, member, outgoing, lsn, qos, retain, wait

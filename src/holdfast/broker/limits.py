@@ -20,6 +20,7 @@ DELAYED_DUE_BYTES_MAX: Final = 4 * 1024 * 1024  # of those, or a single larger o
 INPUT_UNCOMMITTED_BYTES_MAX: Final = 4 * 1024 * 1024  # of one publisher, then it is not read
 LOG_MARKS_MAX: Final = 1024  # points of the log that ``$SYS`` knows the size of the rest from
 LATENCIES_MAX: Final = 4096  # commits that the percentiles of one interval of ``$SYS`` come from
+ALIASES_OUT_MAX: Final = 64  # Topic Aliases towards one client, which may take fewer
 
 
 @final
@@ -42,6 +43,7 @@ class Limits:
         delayed_seconds_max: int = 31_536_000,
         delayed_messages_max: int = 100_000,
         delayed_bytes_max: int = 268_435_456,
+        topic_alias_maximum: int = 64,
     ) -> None:
         self.packet_bytes_max = packet_bytes_max
         self.receive_maximum = receive_maximum
@@ -54,3 +56,4 @@ class Limits:
         self.delayed_seconds_max = delayed_seconds_max
         self.delayed_messages_max = delayed_messages_max
         self.delayed_bytes_max = delayed_bytes_max
+        self.topic_alias_maximum = topic_alias_maximum

@@ -2,6 +2,7 @@
 
 from typing import final
 
+from holdfast.broker.connection import Connection
 from holdfast.broker.session import Subscription
 from holdfast.message import Message, Properties
 from holdfast.protocol.encode import encode, packet_id_bytes, publish_parts
@@ -28,6 +29,32 @@ class Outgoing:
         self._head1_v5: bytes | None = None
         self._head2_v5: bytes | None = None
         self._tail_v5: bytes = b""
+
+    def packet_to(
+        self,
+        connection: Connection,
+        subscription: Subscription | None,
+        qos: int,
+        retain: bool,
+        packet_id: int,
+    ) -> bytes:
+        """The PUBLISH for a connection, with a Topic Alias if its client takes them.
+
+        To be sent there at once if it is not too large: a new alias counts as sent.
+        """
+        aliases = connection.aliases_out
+        if aliases is not None:
+            topic = self.message.topic
+            known = aliases.alias(topic)
+            alias = known if known > 0 else aliases.next_alias
+            if alias > 0:
+                data = self._aliased(subscription, qos, retain, packet_id, alias, known > 0)
+                # An alias that leads over the Maximum Packet Size is left out.
+                if not connection.is_too_large(data):
+                    if known == 0:
+                        aliases.put(topic)
+                    return data
+        return self.packet(subscription, connection.is_v5, qos, retain, False, packet_id)
 
     def packet(
         self,
@@ -91,6 +118,25 @@ class Outgoing:
         properties = self._properties(subscription) if is_v5 else None
         packet = Publish(message.topic, message.payload, qos, retain, dup, packet_id, properties)
         return encode(packet, 5 if is_v5 else 4)
+
+    def _aliased(
+        self,
+        subscription: Subscription | None,
+        qos: int,
+        retain: bool,
+        packet_id: int,
+        alias: int,
+        is_known: bool,
+    ) -> bytes:
+        """A packet of one connection alone. Source: [MQTT-3.3.2-11]."""
+        message = self.message
+        properties = self._properties(subscription)
+        if properties is None or properties is message.properties:
+            properties = forwarded_properties(properties) or Properties()
+        properties.topic_alias = alias
+        topic = "" if is_known else message.topic
+        packet = Publish(topic, message.payload, qos, retain, False, packet_id, properties)
+        return encode(packet, 5)
 
     def _properties(self, subscription: Subscription | None) -> Properties | None:
         """What goes out: as received, with what is left of the expiry and the identifiers.

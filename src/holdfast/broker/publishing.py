@@ -9,16 +9,17 @@ from holdfast.broker.delayed import Delayed, is_delayed
 from holdfast.broker.limits import Limits
 from holdfast.broker.router import Router
 from holdfast.broker.step import WARNING, Event
+from holdfast.broker.topic_aliases import AliasesIn
 from holdfast.errors import ProtocolError, Refused
 from holdfast.message import Message, Properties
 from holdfast.protocol.encode import encode, encode_puback, encode_pubrec
 from holdfast.protocol.packets import MQTT_5_0, Puback, Publish, Pubrec
+from holdfast.protocol.properties import has_forwarded
 from holdfast.protocol.reason_codes import (
     NO_MATCHING_SUBSCRIBERS,
     NOT_AUTHORIZED,
     PROTOCOL_ERROR,
     RECEIVE_MAXIMUM_EXCEEDED,
-    TOPIC_ALIAS_INVALID,
 )
 from holdfast.protocol.topics import is_sys_topic
 
@@ -49,6 +50,10 @@ class Publishing:
         assert session is not None
         self._counters.received += 1
         self._counters.received_payload_bytes += len(packet.payload)
+        properties = packet.properties
+        if properties is not None and properties.topic_alias is not None:
+            # First of all: it counts even if the message is a repeat or refused.
+            self._take_alias(connection, packet, properties)
         qos = packet.qos
         commits = self._commits
         if qos == 2 and session.received.holds(packet.packet_id):
@@ -64,7 +69,6 @@ class Publishing:
         message = Message(
             packet.topic, packet.payload, qos, packet.retain, None, 0, session.client_id
         )
-        properties = packet.properties
         wire: bytes | None = None
         if properties is not None:
             self._take_properties(message, properties)
@@ -153,13 +157,19 @@ class Publishing:
         else:
             connection.answer(encode(Pubrec(packet.packet_id, reason_code), MQTT_5_0), 0)
 
+    def _take_alias(self, connection: Connection, packet: Publish, properties: Properties) -> None:
+        """Put the topic that its alias stands for into a PUBLISH; the alias is not forwarded."""
+        alias = properties.topic_alias
+        assert alias is not None
+        aliases = connection.aliases_in
+        if aliases is None:
+            aliases = AliasesIn(self._limits.topic_alias_maximum)
+            connection.aliases_in = aliases
+        packet.topic = aliases.topic(alias, packet.topic)
+        properties.topic_alias = None
+
     def _take_properties(self, message: Message, properties: Properties) -> None:
         """Move what is forwarded from a PUBLISH into its message."""
-        if properties.topic_alias is not None:
-            raise ProtocolError(
-                TOPIC_ALIAS_INVALID,
-                f"expected no Topic Alias (maximum 0), {properties.topic_alias} came",
-            )
         if properties.subscription_identifiers:
             raise ProtocolError(
                 PROTOCOL_ERROR, "expected no Subscription Identifier from a client, one came"
@@ -168,4 +178,5 @@ class Publishing:
         if expiry_s is not None:
             message.expires_at_ms = self._router.now_ms + expiry_s * 1000
             properties.message_expiry_interval = None
-        message.properties = properties
+        if has_forwarded(properties):
+            message.properties = properties

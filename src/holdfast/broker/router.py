@@ -138,7 +138,7 @@ class Router:
         retain = message.retain and subscription.is_retain_as_published
         if qos == 0:
             if connection.has_room:
-                data = outgoing.packet(subscription, connection.is_v5, 0, retain, False, 0)
+                data = outgoing.packet_to(connection, subscription, 0, retain, 0)
                 self._delivery.send(connection, message, data, wait)
             else:
                 session.dropped_qos0 += 1
@@ -231,7 +231,7 @@ class Router:
             outgoing = Outgoing(message, self.now_ms, None, False)
             wait = self._retained_wait
             if qos == 0:
-                data = outgoing.packet(subscription, connection.is_v5, 0, True, False, 0)
+                data = outgoing.packet_to(connection, subscription, 0, True, 0)
                 self._delivery.send(connection, message, data, wait)
             else:
                 self._delivery.deliver(
@@ -479,6 +479,7 @@ class Router:
         )
         qos = 1 if value & 3 == SENT_QOS_1 else 2
         outgoing = Outgoing(message, self.now_ms, None, False)
+        # In full, with no alias: those of the connection before are gone.
         data = outgoing.packet(subscription, connection.is_v5, qos, retain, True, packet_id)
         if connection.is_too_large(data):
             del session.sender.in_flight[packet_id]

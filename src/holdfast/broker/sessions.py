@@ -75,7 +75,6 @@ class Sessions:
 
         Raises ProtocolError to refuse it. Source: [MQTT-3.1.4-3] to [MQTT-3.1.4-5].
         """
-        connection.version = packet.version
         is_v5 = packet.version == MQTT_5_0
         properties = packet.properties
         if properties is not None and properties.authentication_method is not None:
@@ -161,8 +160,6 @@ class Sessions:
             receive_maximum = properties.receive_maximum
             if receive_maximum is not None and receive_maximum < window:
                 window = receive_maximum
-            if properties.maximum_packet_size is not None:
-                connection.packet_bytes_max_out = properties.maximum_packet_size
         session.window = window
         self._router.tree.set_online(session, True)
         self._router.groups.online(session)
@@ -188,6 +185,8 @@ class Sessions:
         properties = Properties()
         properties.receive_maximum = limits.receive_maximum
         properties.maximum_packet_size = limits.packet_bytes_max
+        if limits.topic_alias_maximum > 0:
+            properties.topic_alias_maximum = limits.topic_alias_maximum
         if not packet.client_id:
             properties.assigned_client_identifier = connection.client_id
         keep_alive_s = self._keep_alive_s(packet)

@@ -185,21 +185,24 @@ def unpack_properties(packed: bytes) -> Properties | None:
     return _read_set(Reader(packed, 0, len(packed), "stored properties"), STORED)
 
 
+def has_forwarded(properties: Properties) -> bool:
+    """Whether any of them goes on to subscribers unchanged."""
+    return (
+        properties.payload_format_indicator is not None
+        or properties.content_type is not None
+        or properties.response_topic is not None
+        or properties.correlation_data is not None
+        or len(properties.user_properties) > 0
+    )
+
+
 def forwarded_properties(properties: Properties | None) -> Properties | None:
     """A new set of the properties that go on to subscribers unchanged; None if there are none.
 
     The Message Expiry Interval is not among them: what goes out is the rest of it.
     Source: MQTT 5.0 §3.3.2.3, [MQTT-3.3.2-17].
     """
-    if properties is None:
-        return None
-    if (
-        properties.payload_format_indicator is None
-        and properties.content_type is None
-        and properties.response_topic is None
-        and properties.correlation_data is None
-        and not properties.user_properties
-    ):
+    if properties is None or not has_forwarded(properties):
         return None
     forwarded = Properties()
     forwarded.payload_format_indicator = properties.payload_format_indicator
