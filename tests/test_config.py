@@ -132,6 +132,17 @@ def test_other_addresses_are_refused(text: str) -> None:
         ("listen = []", "listen = []: expected a list of HOST:PORT"),
         ("listen = [1883]", "listen = 1883: expected HOST:PORT"),
         ("listen", "not valid TOML: "),
+        ('response_information = "a/+"', 'response_information = "a/+": expected a topic without'),
+        ('response_information = "a/"', 'response_information = "a/": expected a topic without'),
+        (
+            "server_reference = 1",
+            "server_reference = 1: expected a name of at most 1024 characters",
+        ),
+        ('server_reference = "a\\n"', 'server_reference = "a\\n": expected a name of at most'),
+        (
+            'server_redirect = "yes"',
+            'server_redirect = "yes": expected one of none, use_another_se',
+        ),
         (f'store = "{"x" * 999}"', f'store = "{"x" * 79}…: expected one of sqlite, memory'),
     ],
 )

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Final, Literal, TypeGuard, get_args
 
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
@@ -23,6 +23,7 @@ __all__ = [
     "ENVIRONMENT_PREFIX",
     "ListenAddress",
     "LogLevel",
+    "ServerRedirect",
     "Settings",
     "SharedStrategy",
     "StoreKind",
@@ -31,6 +32,7 @@ __all__ = [
 
 ENVIRONMENT_PREFIX: Final = "HOLDFAST_"
 PORT_MAX: Final = 65_535
+TEXT_CHARACTERS_MAX: Final = 1024  # of a text that goes into packets
 VALUE_CHARACTERS_MAX: Final = 80  # of a wrong value, in an error message
 LISTEN_EXPECTED: Final = "HOST:PORT, such as 127.0.0.1:1883 or [::1]:1883, port 0 for any free one"
 
@@ -39,6 +41,7 @@ _NOT_SETTINGS: Final = frozenset({"HOLDFAST_CONFIG", "HOLDFAST_EXPECT", "HOLDFAS
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 StoreKind = Literal["sqlite", "memory"]
+ServerRedirect = Literal["none", "use_another_server", "server_moved"]
 SharedStrategy = Literal["round_robin", "least_in_flight", "sticky", "hash_client", "hash_topic"]
 
 
@@ -92,6 +95,24 @@ def _data_dir(value: object) -> Path:
     if not isinstance(value, str) or value == "" or "\0" in value:
         raise _Culprit(value, "the path of a folder")
     return Path(value)
+
+
+def _response_information(value: object) -> str:
+    if not _is_text(value) or re.search(r"[+#]|/$", value):
+        expected = f"a topic without wildcards of at most {TEXT_CHARACTERS_MAX} characters"
+        raise _Culprit(value, expected)
+    return value
+
+
+def _server_reference(value: object) -> str:
+    if not _is_text(value):
+        raise _Culprit(value, f"a name of at most {TEXT_CHARACTERS_MAX} characters")
+    return value
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    """Whether a value can stand in a packet as it is."""
+    return isinstance(value, str) and len(value) <= TEXT_CHARACTERS_MAX and value.isprintable()
 
 
 class _Culprit(PydanticCustomError):
@@ -203,6 +224,37 @@ class Settings(BaseModel):
         le=65_535,
         description="Topic Aliases that one connection may set for what it publishes, each some "
         "memory (Topic Alias Maximum, 5.0). 0: none.",
+    )
+    maximum_qos: int = Field(
+        default=2,
+        ge=0,
+        le=2,
+        description="Highest QoS of messages and wills taken; subscriptions are lowered to it "
+        "(Maximum QoS, 5.0).",
+    )
+    retain_available: bool = Field(
+        default=True,
+        description="Whether retained messages are taken and sent (Retain Available, 5.0).",
+    )
+    check_payload_format: bool = Field(
+        default=False,
+        description="Refuse messages and wills that say they are UTF-8 (Payload Format Indicator, "
+        "5.0) and are not.",
+    )
+    response_information: Annotated[str, PlainValidator(_response_information)] = Field(
+        default="",
+        description="Topic under which a client that asks (Response Information, 5.0) is told to "
+        "have its answers, as TOPIC/CLIENT-ID. Empty: none.",
+    )
+    server_reference: Annotated[str, PlainValidator(_server_reference)] = Field(
+        default="",
+        description="Another server that clients of 5.0 are told to use when this one stops or "
+        "redirects, such as broker-2:1883. Empty: none.",
+    )
+    server_redirect: ServerRedirect = Field(
+        default="none",
+        description="Turn every client away: none, use_another_server (for now) or server_moved "
+        "(for ever).",
     )
 
 

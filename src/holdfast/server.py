@@ -17,10 +17,11 @@ from holdfast import __version__
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import Limits
 from holdfast.broker.shared_group import SHARED_STRATEGIES
-from holdfast.config import ListenAddress, Settings
+from holdfast.config import ListenAddress, ServerRedirect, Settings
 from holdfast.errors import StoreError
 from holdfast.logs import get_logger, setup_logging
 from holdfast.net.driver import Driver, wall_clock_ms
+from holdfast.protocol.reason_codes import SERVER_MOVED, USE_ANOTHER_SERVER
 from holdfast.store.interface import Store
 from holdfast.store.lock import DataLock
 from holdfast.store.memory import MemoryStore
@@ -33,6 +34,12 @@ SWITCH_INTERVAL_S: Final = 0.0005
 # Messages and packets are in no reference cycles, so the collector finds nothing among them: let
 # it look rarely, and never at what is there from the start.
 GC_ALLOCATIONS: Final = 50_000
+
+_REDIRECT_CODES: Final[dict[ServerRedirect, int]] = {
+    "none": 0,
+    "use_another_server": USE_ANOTHER_SERVER,
+    "server_moved": SERVER_MOVED,
+}
 
 EXIT_STOPPED: Final = 0
 EXIT_FAILED: Final = 1
@@ -134,6 +141,12 @@ def _limits(settings: Settings) -> Limits:
         delayed_messages_max=settings.delayed_messages_max,
         delayed_bytes_max=settings.delayed_bytes_max,
         topic_alias_maximum=settings.topic_alias_maximum,
+        maximum_qos=settings.maximum_qos,
+        is_retain_available=settings.retain_available,
+        check_payload_format=settings.check_payload_format,
+        response_information=settings.response_information,
+        server_reference=settings.server_reference,
+        redirect_code=_REDIRECT_CODES[settings.server_redirect],
     )
 
 

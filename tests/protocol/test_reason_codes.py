@@ -68,7 +68,18 @@ def test_what_only_a_server_says_is_part_of_what_may_be_said() -> None:
 
 @pytest.mark.parametrize(
     ("reason_code", "return_code"),
-    [(0x00, 0), (0x84, 1), (0x85, 2), (0x88, 3), (0x89, 3), (0x86, 4), (0x87, 5), (0x81, -1)],
+    [
+        (0x00, 0),
+        (0x84, 1),
+        (0x85, 2),
+        (0x88, 3),
+        (0x89, 3),
+        (0x9C, 3),
+        (0x9D, 3),
+        (0x86, 4),
+        (0x87, 5),
+        (0x81, -1),
+    ],
 )
 @pytest.mark.spec("MQTT311-3.2.2-6")
 def test_a_refusal_has_a_return_code_of_311_or_none(reason_code: int, return_code: int) -> None:

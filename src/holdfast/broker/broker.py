@@ -23,14 +23,21 @@ from holdfast.broker.delivery import Delivery, ReadWanted
 from holdfast.broker.groups import Groups
 from holdfast.broker.limits import KEEP_ALIVE_LOOK_MS, LAZY_COMMIT_MS, Limits
 from holdfast.broker.publishing import Publishing
+from holdfast.broker.reasons import (
+    explained_connack,
+    explained_disconnect,
+    explained_suback,
+    explained_unsuback,
+)
 from holdfast.broker.router import Router
-from holdfast.broker.session import Numbers
+from holdfast.broker.session import Numbers, Session
 from holdfast.broker.sessions import Sessions
 from holdfast.broker.step import DEBUG, INFO, WARNING, Event
 from holdfast.broker.subscribing import subscribe, unsubscribe
 from holdfast.broker.sys_topics import SysTopics
 from holdfast.broker.topic_tree import TopicTree
-from holdfast.errors import ProtocolError
+from holdfast.errors import ProtocolError, Refused
+from holdfast.message import Properties
 from holdfast.protocol.decode import decode, decode_publish, peek_packet_id, peek_version
 from holdfast.protocol.encode import (
     PINGRESP_BYTES,
@@ -65,10 +72,11 @@ from holdfast.protocol.reason_codes import (
     FAILURE,
     KEEP_ALIVE_TIMEOUT,
     NORMAL_DISCONNECTION,
+    PACKET_IDENTIFIER_IN_USE,
     PACKET_IDENTIFIER_NOT_FOUND,
     PROTOCOL_ERROR,
     SERVER_SHUTTING_DOWN,
-    UNSUPPORTED_PROTOCOL_VERSION,
+    USE_ANOTHER_SERVER,
     connack_return_code,
     reason_name,
 )
@@ -164,6 +172,8 @@ class Broker:
                 self._packet(connection)
         except ProtocolError as error:
             self._protocol_error(connection, error)
+        except Refused as refusal:
+            self._refuse(connection, refusal.reason_code, refusal.detail)
 
     def closed(self, connection: Connection) -> None:
         """Take note that the network connection is gone, which may be news or not."""
@@ -274,9 +284,24 @@ class Broker:
         """End all connections; the wills and states that follow are in the last batch."""
         for connection in list(self._connections.values()):
             if connection.state == CONNECTED and connection.is_v5:
-                connection.send_last(encode(Disconnect(SERVER_SHUTTING_DOWN), MQTT_5_0))
+                connection.send_last(self._farewell(connection))
             self._lost(connection)
         self._commits.hurry_lazy()
+
+    def _farewell(self, connection: Connection) -> bytes:
+        """The DISCONNECT at the end; it names the server to go to, if there is one.
+
+        Source: MQTT 5.0 §4.11.
+        """
+        limits = self.limits
+        if limits.server_reference:
+            code = limits.redirect_code or USE_ANOTHER_SERVER
+            properties = Properties()
+            properties.server_reference = limits.server_reference
+            data = encode(Disconnect(code, properties), MQTT_5_0)
+            if not connection.is_too_large(data):
+                return data
+        return encode(Disconnect(SERVER_SHUTTING_DOWN), MQTT_5_0)
 
     # --- packets
 
@@ -314,9 +339,9 @@ class Broker:
         elif isinstance(packet, Pingreq):
             connection.answer(PINGRESP_BYTES, 0)
         elif isinstance(packet, Subscribe):
-            subscribe(session, connection, packet, self._router, self._commits)
+            self._subscribe(session, connection, packet)
         elif isinstance(packet, Unsubscribe):
-            unsubscribe(session, connection, packet, self._router, self._commits)
+            self._unsubscribe(session, connection, packet)
         elif isinstance(packet, Disconnect):
             self._disconnect(connection, packet)
         elif isinstance(packet, Connect):
@@ -325,6 +350,26 @@ class Broker:
             raise ProtocolError(
                 PROTOCOL_ERROR, "expected a packet that a client sends, another one came"
             )
+
+    def _subscribe(self, session: Session, connection: Connection, packet: Subscribe) -> None:
+        """Take SUBSCRIBE, as far as the settings go. Source: [MQTT-3.2.2-10]."""
+        if connection.is_v5 and session.received.holds(packet.packet_id):
+            codes = [PACKET_IDENTIFIER_IN_USE] * len(packet.requests)
+            connection.answer(explained_suback(connection, packet.packet_id, codes), 0)
+            return
+        for request in packet.requests:
+            request.qos = min(request.qos, self.limits.maximum_qos)
+            if not self.limits.is_retain_available:
+                # None comes with a subscription, even if the store holds some of earlier days.
+                request.retain_handling = 2
+        subscribe(session, connection, packet, self._router, self._commits)
+
+    def _unsubscribe(self, session: Session, connection: Connection, packet: Unsubscribe) -> None:
+        if connection.is_v5 and session.received.holds(packet.packet_id):
+            codes = [PACKET_IDENTIFIER_IN_USE] * len(packet.topic_filters)
+            connection.answer(explained_unsuback(connection, packet.packet_id, codes), 0)
+            return
+        unsubscribe(session, connection, packet, self._router, self._commits)
 
     def _acknowledgement(
         self, connection: Connection, packet_type: int, packet_id: int, is_success: bool
@@ -408,10 +453,31 @@ class Broker:
             raise ProtocolError(PROTOCOL_ERROR, "expected CONNECT as the first packet")
         self.counters.connects += 1
         connection.introduce(packet)
+        if self.limits.redirect_code != 0:
+            self._redirect(connection)
+            return
         self.sessions.connect(connection, packet, self._now_ms)
         self._tell(DEBUG, "connected", connection)
         if connection.state == CONNECTED and connection.keep_alive_ms > 0:
             self._await_keep_alive(connection)
+
+    def _redirect(self, connection: Connection) -> None:
+        """Send a client to another server. Source: MQTT 5.0 §4.11."""
+        code = self.limits.redirect_code
+        detail = reason_name(code)
+        reference = self.limits.server_reference
+        if connection.is_v5 and reference:
+            properties = Properties()
+            properties.server_reference = reference
+            data = encode(Connack(False, code, properties), MQTT_5_0)
+            if not connection.is_too_large(data):
+                connection.send(data, 0)
+                detail = ""
+        if detail:
+            self._send_refusal(connection, code, detail)
+        self.counters.refused_connections += 1
+        self._tell(INFO, f"refused: {reason_name(code)}", connection)
+        self._lost(connection)
 
     def _disconnect(self, connection: Connection, packet: Disconnect) -> None:
         """Take DISCONNECT. Source: [MQTT-3.14.4-3]; session expiry: MQTT 5.0 §3.14.2.2.2."""
@@ -454,18 +520,32 @@ class Broker:
         reason_code = error.reason_code
         self._tell(WARNING, f"closed: {error.detail}", connection)
         if connection.state == AWAITS_CONNECT:
-            if connection.version >= MQTT_5_0:
-                if reason_code not in CONNACK_CODES:
-                    reason_code = PROTOCOL_ERROR
-                connection.send(encode(Connack(False, reason_code), MQTT_5_0), 0)
-            elif reason_code == UNSUPPORTED_PROTOCOL_VERSION and connection.version >= 0:
-                code = connack_return_code(reason_code)
-                connection.send(encode(Connack(False, code), connection.version), 0)
+            self._send_refusal(connection, reason_code, error.detail)
         elif connection.is_v5:
             if reason_code not in DISCONNECT_CODES:
                 reason_code = PROTOCOL_ERROR
-            connection.send_last(encode(Disconnect(reason_code), MQTT_5_0))
+            connection.send_last(explained_disconnect(connection, reason_code, error.detail))
         self._lost(connection)
+
+    def _refuse(self, connection: Connection, reason_code: int, detail: str) -> None:
+        """Say no to a CONNECT that keeps the rules, and end the connection."""
+        self.counters.refused_connections += 1
+        self._tell(WARNING, f"refused: {detail}", connection)
+        self._send_refusal(connection, reason_code, detail)
+        self._lost(connection)
+
+    def _send_refusal(self, connection: Connection, reason_code: int, detail: str) -> None:
+        """Send the CONNACK of a failed CONNECT, if its version has one for it."""
+        if connection.version >= MQTT_5_0:
+            if reason_code not in CONNACK_CODES:
+                reason_code = PROTOCOL_ERROR
+            data = explained_connack(connection, reason_code, detail)
+            if not connection.is_too_large(data):
+                connection.send(data, 0)
+        elif connection.version >= 0:
+            code = connack_return_code(reason_code)
+            if code > 0:
+                connection.send(encode(Connack(False, code), connection.version), 0)
 
     def _connect_timeout(self, number: int) -> None:
         connection = self._connections.get(number)
@@ -487,7 +567,8 @@ class Broker:
             return
         self._tell(INFO, f"closed: {reason_name(KEEP_ALIVE_TIMEOUT)}", connection)
         if connection.is_v5:
-            connection.send_last(encode(Disconnect(KEEP_ALIVE_TIMEOUT), MQTT_5_0))
+            detail = f"no packet came within {connection.keep_alive_ms} ms"
+            connection.send_last(explained_disconnect(connection, KEEP_ALIVE_TIMEOUT, detail))
         self._lost(connection)
 
     def _await_keep_alive(self, connection: Connection) -> None:

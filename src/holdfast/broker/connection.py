@@ -47,6 +47,8 @@ class Connection:
         self.keep_alive_ms = 0
         self.last_received_ms = 0
         self.packet_bytes_max_out = 0  # the client's Maximum Packet Size, 0 for none
+        self.is_introduced = False  # its CONNECT could be read
+        self.wants_problem_information = True
         self.aliases_in: AliasesIn | None = None  # from its first alias on
         self.aliases_out: AliasesOut | None = None  # if its client takes any
         self.is_resumed = False  # CONNACK said Session Present
@@ -94,6 +96,7 @@ class Connection:
         """Take from CONNECT what binds all that is sent here, CONNACK included."""
         self.version = packet.version
         self.client_id = packet.client_id
+        self.is_introduced = True
         properties = packet.properties
         if properties is None:
             return
@@ -101,6 +104,7 @@ class Connection:
             self.packet_bytes_max_out = properties.maximum_packet_size
         if properties.topic_alias_maximum:
             self.aliases_out = AliasesOut(min(properties.topic_alias_maximum, ALIASES_OUT_MAX))
+        self.wants_problem_information = properties.request_problem_information != 0
 
     def is_too_large(self, data: bytes) -> bool:
         """Whether a packet is above the client's Maximum Packet Size [MQTT-3.1.2-24]."""

@@ -25,9 +25,11 @@ ALIASES_OUT_MAX: Final = 64  # Topic Aliases towards one client, which may take 
 
 @final
 class Limits:
-    """What a connection and a session may take, and how often ``$SYS`` is published.
+    """What a connection and a session may take, and what clients are told. Sizes in bytes.
 
-    Sizes in bytes. ``sys_interval_ms`` 0 leaves the tree out.
+    ``sys_interval_ms``: how often ``$SYS`` is published; 0 leaves the tree out. ``redirect_code``:
+    every CONNECT is refused with it, Use another server or Server moved; 0 for none.
+    ``server_reference`` names the other server, "" if it has no name.
     """
 
     def __init__(
@@ -44,6 +46,12 @@ class Limits:
         delayed_messages_max: int = 100_000,
         delayed_bytes_max: int = 268_435_456,
         topic_alias_maximum: int = 64,
+        maximum_qos: int = 2,
+        is_retain_available: bool = True,
+        check_payload_format: bool = False,
+        response_information: str = "",
+        server_reference: str = "",
+        redirect_code: int = 0,
     ) -> None:
         self.packet_bytes_max = packet_bytes_max
         self.receive_maximum = receive_maximum
@@ -57,3 +65,9 @@ class Limits:
         self.delayed_messages_max = delayed_messages_max
         self.delayed_bytes_max = delayed_bytes_max
         self.topic_alias_maximum = topic_alias_maximum
+        self.maximum_qos = maximum_qos
+        self.is_retain_available = is_retain_available
+        self.check_payload_format = check_payload_format
+        self.response_information = response_information
+        self.server_reference = server_reference
+        self.redirect_code = redirect_code

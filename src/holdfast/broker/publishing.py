@@ -7,6 +7,7 @@ from holdfast.broker.connection import Connection
 from holdfast.broker.counters import Counters
 from holdfast.broker.delayed import Delayed, is_delayed
 from holdfast.broker.limits import Limits
+from holdfast.broker.reasons import explained_puback, explained_pubrec
 from holdfast.broker.router import Router
 from holdfast.broker.step import WARNING, Event
 from holdfast.broker.topic_aliases import AliasesIn
@@ -18,8 +19,12 @@ from holdfast.protocol.properties import has_forwarded
 from holdfast.protocol.reason_codes import (
     NO_MATCHING_SUBSCRIBERS,
     NOT_AUTHORIZED,
+    PACKET_IDENTIFIER_IN_USE,
+    PAYLOAD_FORMAT_INVALID,
     PROTOCOL_ERROR,
+    QOS_NOT_SUPPORTED,
     RECEIVE_MAXIMUM_EXCEEDED,
+    RETAIN_NOT_SUPPORTED,
 )
 from holdfast.protocol.topics import is_sys_topic
 
@@ -56,11 +61,19 @@ class Publishing:
             self._take_alias(connection, packet, properties)
         qos = packet.qos
         commits = self._commits
-        if qos == 2 and session.received.holds(packet.packet_id):
-            # [MQTT-4.3.3-10]. The first one may still be on its way to the disk.
-            connection.answer(encode_pubrec(packet.packet_id), commits.filling)
-            return
-        receive_maximum = self._limits.receive_maximum
+        limits = self._limits
+        if qos > limits.maximum_qos or (packet.retain and not limits.is_retain_available):
+            raise _not_supported(packet, limits)
+        if qos > 0 and session.received.holds(packet.packet_id):
+            if qos == 2:
+                # [MQTT-4.3.3-10]. The first one may still be on its way to the disk.
+                connection.answer(encode_pubrec(packet.packet_id), commits.filling)
+                return
+            if connection.is_v5:
+                detail = "expected a free Packet Identifier, it is that of an open QoS 2 exchange"
+                self._refuse(connection, packet, PACKET_IDENTIFIER_IN_USE, detail)
+                return
+        receive_maximum = limits.receive_maximum
         if qos > 0 and connection.is_v5 and connection.open_publishes >= receive_maximum:
             raise ProtocolError(
                 RECEIVE_MAXIMUM_EXCEEDED,
@@ -71,6 +84,10 @@ class Publishing:
         )
         wire: bytes | None = None
         if properties is not None:
+            if limits.check_payload_format and is_format_broken(properties, packet.payload):
+                detail = "expected UTF-8, as the Payload Format Indicator says"
+                self._refuse(connection, packet, PAYLOAD_FORMAT_INVALID, detail)
+                return
             self._take_properties(message, properties)
         elif qos == 0 and not packet.retain:
             framer = connection.framer
@@ -153,9 +170,11 @@ class Publishing:
         elif not connection.is_v5:
             raise ProtocolError(reason_code, detail)
         elif packet.qos == 1:
-            connection.answer(encode(Puback(packet.packet_id, reason_code), MQTT_5_0), 0)
+            answer = explained_puback(connection, packet.packet_id, reason_code, detail)
+            connection.answer(answer, 0)
         else:
-            connection.answer(encode(Pubrec(packet.packet_id, reason_code), MQTT_5_0), 0)
+            answer = explained_pubrec(connection, packet.packet_id, reason_code, detail)
+            connection.answer(answer, 0)
 
     def _take_alias(self, connection: Connection, packet: Publish, properties: Properties) -> None:
         """Put the topic that its alias stands for into a PUBLISH; the alias is not forwarded."""
@@ -180,3 +199,27 @@ class Publishing:
             properties.message_expiry_interval = None
         if has_forwarded(properties):
             message.properties = properties
+
+
+def is_format_broken(properties: Properties | None, payload: bytes) -> bool:
+    """Whether a payload is said to be UTF-8 and is not. Source: MQTT 5.0 §3.3.2.3.2."""
+    if properties is None or properties.payload_format_indicator != 1:
+        return False
+    try:
+        payload.decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def _not_supported(packet: Publish, limits: Limits) -> ProtocolError:
+    """What ends the connection of a client that passes over CONNACK: MQTT 5.0 §3.2.2.3.4, .5.
+
+    Before 5.0 a client cannot know; closing is the only no there is [MQTT-3.3.5-2 of 3.1.1].
+    """
+    if packet.qos > limits.maximum_qos:
+        return ProtocolError(
+            QOS_NOT_SUPPORTED,
+            f"expected PUBLISH of QoS {limits.maximum_qos} at most, QoS {packet.qos} came",
+        )
+    return ProtocolError(RETAIN_NOT_SUPPORTED, "expected PUBLISH with RETAIN 0, 1 came")

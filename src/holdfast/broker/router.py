@@ -128,6 +128,18 @@ class Router:
         self._retained_wait = commits.filling
         return commits.filling
 
+    def free_retained(self, message: Message) -> None:
+        """Empty the slot of a retained message that has expired, if it still holds it.
+
+        Nobody waits for that: should a crash bring the message back, it has still expired.
+        """
+        if self.retained.get(message.topic) is message:
+            self.retained.clear(message.topic)
+            self._commits.batch.retained.append(RetainedRecord(message.topic, None))
+
+    def _is_expired(self, message: Message) -> bool:
+        return message.expires_at_ms != 0 and message.expires_at_ms <= self.now_ms
+
     def _give(self, subscription: Subscription, outgoing: Outgoing, lsn: int, wait: int) -> None:
         """Hand a message to one session online, or leave it in the log for later."""
         session = subscription.session
@@ -169,7 +181,8 @@ class Router:
         """
         session = subscription.session
         for message in messages:
-            if message.expires_at_ms != 0 and message.expires_at_ms <= self.now_ms:
+            if self._is_expired(message):
+                self.free_retained(message)
                 continue
             if subscription.is_no_local and message.publisher == session.client_id:
                 continue
@@ -225,6 +238,9 @@ class Router:
                 break
             index += 1
             if self.retained.get(message.topic) is not message:
+                continue
+            if self._is_expired(message):
+                self.free_retained(message)
                 continue
             if session.subscriptions.get(subscription.topic_filter) is not subscription:
                 continue
@@ -332,7 +348,7 @@ class Router:
         message = entry.message
         if entry.target != 0 and entry.target != session.number:
             return
-        if message.expires_at_ms != 0 and message.expires_at_ms <= self.now_ms:
+        if self._is_expired(message):
             return
         subscription = session.subscription_for(entry)
         outgoing = Outgoing(message, self.now_ms, None, False)

@@ -11,23 +11,29 @@ from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import SESSION_EXPIRY, WILL_DUE, Deadlines
 from holdfast.broker.delayed import Delayed, address_of, is_delayed
 from holdfast.broker.limits import EXPIRY_NEVER, Limits
+from holdfast.broker.publishing import is_format_broken
+from holdfast.broker.reasons import explained_disconnect
 from holdfast.broker.router import Router
 from holdfast.broker.session import Numbers, Session, Subscription
 from holdfast.broker.shared_group import Group
 from holdfast.errors import ProtocolError, Refused
 from holdfast.message import NEVER, Message, Properties
 from holdfast.protocol.encode import encode
-from holdfast.protocol.packets import MQTT_5_0, Connack, Connect, Disconnect, Will
+from holdfast.protocol.packets import MQTT_5_0, Connack, Connect, Will
 from holdfast.protocol.properties import forwarded_properties
 from holdfast.protocol.reason_codes import (
     BAD_AUTHENTICATION_METHOD,
     CLIENT_IDENTIFIER_NOT_VALID,
+    PAYLOAD_FORMAT_INVALID,
+    QOS_NOT_SUPPORTED,
+    RETAIN_NOT_SUPPORTED,
     SESSION_TAKEN_OVER,
     SUCCESS,
     TOPIC_NAME_INVALID,
 )
 from holdfast.protocol.receiver import Qos2Receiver
 from holdfast.protocol.topics import check_topic, is_shared, is_sys_topic
+from holdfast.protocol.wire import STRING_BYTES_MAX
 from holdfast.store.records import OPEN, Snapshot, SubscriptionRecord, unpack_in_flight
 
 
@@ -73,23 +79,23 @@ class Sessions:
     def connect(self, connection: Connection, packet: Connect, now_ms: int) -> None:
         """Carry out a CONNECT: CONNACK leaves once the session's row is durable.
 
-        Raises ProtocolError to refuse it. Source: [MQTT-3.1.4-3] to [MQTT-3.1.4-5].
+        Raises ProtocolError or Refused to refuse it; then nothing has changed.
+        Source: [MQTT-3.1.4-3] to [MQTT-3.1.4-5].
         """
         is_v5 = packet.version == MQTT_5_0
         properties = packet.properties
         if properties is not None and properties.authentication_method is not None:
-            raise ProtocolError(
-                BAD_AUTHENTICATION_METHOD, "expected no Authentication Method, one came"
-            )
+            raise Refused(BAD_AUTHENTICATION_METHOD, "expected no Authentication Method, one came")
         client_id = packet.client_id
         if not client_id:
             if not is_v5 and not packet.clean_start:
-                self._refuse_client_id(connection)
-                return
+                # 3.1.1 [MQTT-3.1.3-8]
+                detail = "expected a client identifier with Clean Session 0"
+                raise Refused(CLIENT_IDENTIFIER_NOT_VALID, detail)
             client_id = f"auto-{self._instance}-{self._numbers.next}"
             connection.client_id = client_id
         if packet.will is not None:
-            _check_will_topic(packet.will.topic, self._limits.delayed_seconds_max)
+            self._check_will(packet.will)
         asked_s = _asked_expiry(packet)
         expiry_s = min(asked_s, self._limits.session_expiry_max_s)
         self._end_overdue(client_id, now_ms)
@@ -118,12 +124,18 @@ class Sessions:
         if is_present:
             self._router.resume(session)
 
-    def _refuse_client_id(self, connection: Connection) -> None:
-        """A 3.1.1 client without identifier cannot keep a session. Source: 3.1.1 [MQTT-3.1.3-8]."""
-        connection.send(encode(Connack(False, 0x02), connection.version), 0)
-        raise ProtocolError(
-            CLIENT_IDENTIFIER_NOT_VALID, "expected a client identifier with Clean Session 0"
-        )
+    def _check_will(self, will: Will) -> None:
+        """Refuse a will that could not be published as it is. Source: [MQTT-3.2.2-12], -13."""
+        limits = self._limits
+        _check_will_topic(will.topic, limits.delayed_seconds_max)
+        if will.qos > limits.maximum_qos:
+            detail = f"expected a will of QoS {limits.maximum_qos} at most, QoS {will.qos} came"
+            raise Refused(QOS_NOT_SUPPORTED, detail)
+        if will.retain and not limits.is_retain_available:
+            raise Refused(RETAIN_NOT_SUPPORTED, "expected Will Retain 0, 1 came")
+        if limits.check_payload_format and is_format_broken(will.properties, will.payload):
+            detail = "expected a will of UTF-8, as its Payload Format Indicator says"
+            raise Refused(PAYLOAD_FORMAT_INVALID, detail)
 
     def _create(self, client_id: str, version: int, expiry_s: int) -> Session:
         session = Session(self._numbers.take(), client_id, version, expiry_s)
@@ -187,12 +199,31 @@ class Sessions:
         properties.maximum_packet_size = limits.packet_bytes_max
         if limits.topic_alias_maximum > 0:
             properties.topic_alias_maximum = limits.topic_alias_maximum
+        if limits.maximum_qos < 2:
+            properties.maximum_qos = limits.maximum_qos
+        if not limits.is_retain_available:
+            properties.retain_available = 0
+        asked = packet.properties
+        if asked is not None and asked.request_response_information == 1:
+            properties.response_information = self._response_information(connection.client_id)
         if not packet.client_id:
             properties.assigned_client_identifier = connection.client_id
         keep_alive_s = self._keep_alive_s(packet)
         if keep_alive_s != packet.keep_alive:
             properties.server_keep_alive = keep_alive_s
         return properties
+
+    def _response_information(self, client_id: str) -> str | None:
+        """Where a client finds answers to its requests: a part of the topic tree for it alone.
+
+        None if there is no setting for it, or no topic can hold its identifier.
+        Source: MQTT 5.0 §3.2.2.3.15, [MQTT-3.1.2-28].
+        """
+        prefix = self._limits.response_information
+        if not prefix or "+" in client_id or "#" in client_id:
+            return None
+        topic = f"{prefix}/{client_id}"
+        return topic if len(topic.encode("utf-8")) <= STRING_BYTES_MAX else None
 
     def _take_over(self, session: Session, now_ms: int) -> None:
         """End the connection that holds the session. Source: [MQTT-3.1.4-3]."""
@@ -201,7 +232,8 @@ class Sessions:
             return
         self._counters.takeovers += 1
         if old.is_v5:
-            old.send_last(encode(Disconnect(SESSION_TAKEN_OVER), MQTT_5_0))
+            detail = "another connection has taken the session over"
+            old.send_last(explained_disconnect(old, SESSION_TAKEN_OVER, detail))
         old.session = None
         old.close()
         self._connections.pop(old.number, None)
@@ -410,8 +442,11 @@ class Sessions:
             self._restore_subscription(subscription_record)
         self._router.groups.restored()
         for retained in snapshot.retained:
-            if retained.message is not None:
-                self._router.retained.set(retained.message)
+            message = retained.message
+            if message is not None:
+                self._router.retained.set(message)
+                if message.expires_at_ms != NEVER and message.expires_at_ms <= now_ms:
+                    self._router.free_retained(message)
         for session in list(self._by_number.values()):
             self._restore_absence(session, now_ms)
 

@@ -3,6 +3,7 @@
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import Connection
 from holdfast.broker.limits import ENDED_SUBSCRIPTIONS_MAX, RETAINED_WAITING_MAX
+from holdfast.broker.reasons import explained_suback
 from holdfast.broker.router import Router
 from holdfast.broker.session import (
     OPTION_NO_LOCAL,
@@ -13,7 +14,7 @@ from holdfast.broker.session import (
 from holdfast.errors import ProtocolError
 from holdfast.message import Message
 from holdfast.protocol.encode import encode
-from holdfast.protocol.packets import Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
+from holdfast.protocol.packets import Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
 from holdfast.protocol.reason_codes import (
     FAILURE,
     NO_SUBSCRIPTION_EXISTED,
@@ -65,7 +66,7 @@ def subscribe(
             retained_count += len(messages)
             with_retained[request.topic_filter] = messages
     wait = commits.filling if session.is_durable else 0
-    connection.answer(encode(Suback(packet.packet_id, codes), connection.version), wait)
+    connection.answer(explained_suback(connection, packet.packet_id, codes), wait)
     for topic_filter, messages in with_retained.items():
         router.send_retained(session.subscriptions[topic_filter], messages)
 

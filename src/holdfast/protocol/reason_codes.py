@@ -269,6 +269,18 @@ CONNACK_RETURN_CODES: Final = frozenset(
 
 SUBACK_RETURN_CODES: Final = frozenset([GRANTED_QOS_0, GRANTED_QOS_1, GRANTED_QOS_2, FAILURE])
 
+# What return code 3 of 3.1.1 stands for; a client before 5.0 cannot be sent elsewhere.
+_UNAVAILABLE: Final = frozenset(
+    [
+        SERVER_UNAVAILABLE,
+        SERVER_BUSY,
+        QUOTA_EXCEEDED,
+        CONNECTION_RATE_EXCEEDED,
+        USE_ANOTHER_SERVER,
+        SERVER_MOVED,
+    ]
+)
+
 _NO_CODES: Final[frozenset[int]] = frozenset()
 
 
@@ -313,7 +325,7 @@ def connack_return_code(reason_code: int) -> int:
         return REFUSED_PROTOCOL_LEVEL
     if reason_code == CLIENT_IDENTIFIER_NOT_VALID:
         return REFUSED_CLIENT_IDENTIFIER
-    if reason_code in (SERVER_UNAVAILABLE, SERVER_BUSY, QUOTA_EXCEEDED, CONNECTION_RATE_EXCEEDED):
+    if reason_code in _UNAVAILABLE:
         return REFUSED_SERVER_UNAVAILABLE
     if reason_code == BAD_USER_NAME_OR_PASSWORD:
         return REFUSED_USER_NAME_OR_PASSWORD
