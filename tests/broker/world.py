@@ -5,6 +5,8 @@ reads can be held back, a crash forgets what was not committed, sockets can be f
 trimmed as early as the broker allows, so that a trim point that is too high shows.
 """
 
+from holdfast.auth.interface import Authenticator
+from holdfast.broker.authentication import AuthReply, AuthStep, refuse
 from holdfast.broker.broker import Broker
 from holdfast.broker.connection import Connection
 from holdfast.broker.delivery import ReadWanted
@@ -15,6 +17,7 @@ from holdfast.protocol.decode import decode
 from holdfast.protocol.encode import encode
 from holdfast.protocol.framer import PACKET_BYTES_MAX, Framer
 from holdfast.protocol.packets import (
+    Auth,
     Connack,
     Connect,
     Disconnect,
@@ -32,6 +35,7 @@ from holdfast.protocol.packets import (
     Unsubscribe,
     Will,
 )
+from holdfast.protocol.reason_codes import SERVER_UNAVAILABLE
 from holdfast.store.interface import Store
 from holdfast.store.records import Batch
 from tests.broker.model_store import ModelStore
@@ -257,8 +261,17 @@ class Client:
 class World:
     """The broker with its clock, disk and connections; ``run`` takes turns until all is quiet."""
 
-    def __init__(self, limits: Limits | None = None, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        store: Store | None = None,
+        authenticator: Authenticator | None = None,
+    ) -> None:
         self.limits = Limits() if limits is None else limits
+        self.authenticator = authenticator
+        self.are_auth_steps_held = False  # until ``answer_auth_steps``
+        self.auth_steps: list[AuthStep] = []
+        self._auth_replies: list[tuple[AuthStep, AuthReply]] = []
         self.now_ms = START_MS
         self.disk = Disk(self, ModelStore() if store is None else store)
         self.clients: dict[int, Client] = {}  # those the broker's side still has open
@@ -350,6 +363,8 @@ class World:
                 waiting, self.disk.reads = self.disk.reads, []
                 for wanted in waiting:
                     self.answer(wanted)
+            if not self.are_auth_steps_held:
+                self._answer_auth_steps()
             if not self._has_input():
                 return
         raise AssertionError(f"the broker does not come to rest in {TURNS_MAX} turns")
@@ -364,6 +379,9 @@ class World:
         answers, self._answers = self._answers, []
         for wanted in answers:
             self._take_answer(wanted)
+        replies, self._auth_replies = self._auth_replies, []
+        for step, reply in replies:
+            broker.auth_done(step, reply)
         for client in list(self.clients.values()):
             if client.inbox:
                 data = b"".join(client.inbox)
@@ -381,11 +399,27 @@ class World:
         self._commit()
         self._write()
         self.disk.reads.extend(broker.take_reads())
+        self.auth_steps.extend(broker.take_auth_steps())
         self.events.extend(broker.take_events())
 
     def answer(self, wanted: ReadWanted) -> None:
         """Let the next turn take the answer to a read."""
         self._answers.append(wanted)
+
+    def answer_auth_steps(self) -> None:
+        """Answer the steps that wait, but not those that follow from them."""
+        self._answer_auth_steps()
+        self.run()
+
+    def _answer_auth_steps(self) -> None:
+        waiting, self.auth_steps = self.auth_steps, []
+        for step in waiting:
+            assert self.authenticator is not None
+            try:
+                reply = self.authenticator.step(step.request)
+            except RuntimeError:
+                reply = refuse(SERVER_UNAVAILABLE)
+            self._auth_replies.append((step, reply))
 
     # --- the end, and the start
 
@@ -414,6 +448,8 @@ class World:
         self.lost = []
         self.drained = []
         self._answers = []
+        self.auth_steps = []
+        self._auth_replies = []
 
     def _start(self) -> Broker:
         self._starts += 1
@@ -423,6 +459,7 @@ class World:
             self.now_ms,
             instance=f"start{self._starts}",
             version="holdfast in a world",
+            auth_methods=None if self.authenticator is None else self.authenticator.methods,
         )
 
     def _commit(self) -> None:
@@ -460,6 +497,8 @@ class World:
     def _has_input(self) -> bool:
         if self.disk.is_commit_done or self._answers or self.lost or self.drained:
             return True
+        if self._auth_replies:
+            return True
         if self.broker.needs_turn:
             return True
         return any(client.inbox for client in self.clients.values())
@@ -480,6 +519,8 @@ def describe(packet: Packet) -> str:
         return f"{type(packet).__name__.upper()} #{packet.packet_id}{code}"
     if isinstance(packet, Disconnect):
         return f"DISCONNECT 0x{packet.reason_code:02X}"
+    if isinstance(packet, Auth):
+        return f"AUTH 0x{packet.reason_code:02X}"
     assert isinstance(packet, Pingresp)
     return "PINGRESP"
 

@@ -35,6 +35,8 @@ NAMES: Final = (
 
 SESSION_EXPIRY: Final = 0x11
 ASSIGNED_CLIENT_ID: Final = 0x12
+AUTH_METHOD: Final = 0x15
+AUTH_DATA: Final = 0x16
 WILL_DELAY: Final = 0x18
 RECEIVE_MAXIMUM: Final = 0x21
 TOPIC_ALIAS_MAXIMUM: Final = 0x22
@@ -257,6 +259,10 @@ def disconnect(level: int = V5, code: int = 0, values: Properties | None = None)
     return packet(DISCONNECT, 0, bytes([code]) + properties(values))
 
 
+def auth(code: int, values: Properties | None = None) -> bytes:
+    return packet(AUTH, 0, bytes([code]) + properties(values))
+
+
 # Reading
 
 
@@ -308,10 +314,10 @@ def parse(first: int, body: bytes, level: int) -> Packet:
         codes = tuple(body[at:])
         first_code = codes[0] if codes else 0
         return Packet(kind, flags, body, _u16(body), first_code, codes, properties=values)
-    if kind == DISCONNECT:
+    if kind in (DISCONNECT, AUTH):
         values = read_properties(body, 1)[0] if len(body) > 1 else {}
         return Packet(kind, flags, body, code=body[0] if body else 0, properties=values)
-    assert kind in (PINGRESP, AUTH), f"a server never sends {NAMES[kind]}"
+    assert kind == PINGRESP, f"a server never sends {NAMES[kind]}"
     return Packet(kind, flags, body)
 
 

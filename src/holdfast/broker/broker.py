@@ -7,8 +7,15 @@ The driver calls ``begin_turn``, hands in all that the sockets brought, and ends
 
 from typing import final
 
+from holdfast.broker.authentication import Authentication, AuthReply, AuthStep
 from holdfast.broker.commits import Commits
-from holdfast.broker.connection import AWAITS_CONNECT, CLOSED, CONNECTED, Connection
+from holdfast.broker.connection import (
+    AWAITS_CONNECT,
+    CLOSED,
+    CONNECTED,
+    HELD,
+    Connection,
+)
 from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import (
     CONNECT_TIMEOUT,
@@ -53,6 +60,7 @@ from holdfast.protocol.packets import (
     PUBLISH,
     PUBREC,
     PUBREL,
+    Auth,
     Connack,
     Connect,
     Disconnect,
@@ -72,6 +80,7 @@ from holdfast.protocol.reason_codes import (
     FAILURE,
     KEEP_ALIVE_TIMEOUT,
     NORMAL_DISCONNECTION,
+    NOT_AUTHORIZED,
     PACKET_IDENTIFIER_IN_USE,
     PACKET_IDENTIFIER_NOT_FOUND,
     PROTOCOL_ERROR,
@@ -90,10 +99,18 @@ class Broker:
 
     ``now_ms`` is Unix time in milliseconds. ``instance`` makes client identifiers that we assign
     different from those of earlier runs. ``version`` is what ``$SYS`` says that we are.
+    ``auth_methods`` are those of the authenticator that answers ``take_auth_steps``; with None
+    there is none, and anyone may connect.
     """
 
     def __init__(
-        self, limits: Limits, snapshot: Snapshot, now_ms: int, instance: str, version: str
+        self,
+        limits: Limits,
+        snapshot: Snapshot,
+        now_ms: int,
+        instance: str,
+        version: str,
+        auth_methods: frozenset[str] | None = None,
     ) -> None:
         self.limits = limits
         self.counters = Counters()
@@ -123,6 +140,7 @@ class Broker:
         self._publishing = Publishing(
             limits, self._commits, self._router, self.delayed, self.counters, self.events
         )
+        self._authentication = Authentication(auth_methods)
         self._topics = TopicCache()
         self._now_ms = now_ms
         self._router.begin_turn(now_ms)
@@ -160,16 +178,13 @@ class Broker:
         if connection.state == CLOSED:
             return
         connection.last_received_ms = self._now_ms
-        counters = self.counters
-        counters.bytes_received += len(data)
+        self.counters.bytes_received += len(data)
         framer = connection.framer
         try:
             if connection.state == AWAITS_CONNECT and framer.buffered == 0:
                 _check_first_byte(data)
             framer.feed(data)
-            while connection.state != CLOSED and framer.next_frame():
-                counters.packets_received += 1
-                self._packet(connection)
+            self._packets(connection)
         except ProtocolError as error:
             self._protocol_error(connection, error)
         except Refused as refusal:
@@ -276,6 +291,29 @@ class Broker:
         """A fetch has brought this. Call it within a turn."""
         self._router.fetch_done(wanted, found)
 
+    def take_auth_steps(self) -> list[AuthStep]:
+        """What an authenticator is to answer; each comes back by ``auth_done``."""
+        steps = self._authentication.steps
+        self._authentication.steps = []
+        return steps
+
+    def auth_done(self, step: AuthStep, reply: AuthReply) -> None:
+        """The authenticator has answered. Call it within a turn."""
+        connection = step.connection
+        if connection.state == CLOSED or connection.exchange is not step.exchange:
+            return
+        try:
+            packet = self._authentication.done(step, reply)
+            if packet is not None:
+                # The time that the answer took is not the client's silence.
+                connection.last_received_ms = self._now_ms
+                self._carry_out(connection, packet, reply.data)
+                self._packets(connection)
+        except ProtocolError as error:
+            self._protocol_error(connection, error)
+        except Refused as refusal:
+            self._refuse(connection, refusal.reason_code, refusal.detail)
+
     def trim_point(self) -> int:
         """The lsn below which no session needs the log, once the batch taken last is durable."""
         return self.sessions.needed_from()
@@ -305,13 +343,24 @@ class Broker:
 
     # --- packets
 
+    def _packets(self, connection: Connection) -> None:
+        """Act on all that is complete, as far as it may be taken now."""
+        counters = self.counters
+        framer = connection.framer
+        while connection.state < HELD and framer.next_frame():
+            counters.packets_received += 1
+            self._packet(connection)
+
     def _packet(self, connection: Connection) -> None:
         """Act on the packet that the framer stands at."""
         framer = connection.framer
         buffer = framer.buffer
         packet_type = buffer[framer.start] >> 4
-        if connection.state == AWAITS_CONNECT:
-            self._first_packet(connection)
+        if connection.state != CONNECTED:
+            if connection.state == AWAITS_CONNECT:
+                self._first_packet(connection)
+            else:
+                self._packet_before_connack(connection)
             return
         version = connection.version
         if packet_type == PUBLISH:
@@ -344,6 +393,8 @@ class Broker:
             self._unsubscribe(session, connection, packet)
         elif isinstance(packet, Disconnect):
             self._disconnect(connection, packet)
+        elif isinstance(packet, Auth):
+            self._authentication.auth(connection, packet)
         elif isinstance(packet, Connect):
             raise ProtocolError(PROTOCOL_ERROR, "expected one CONNECT, a second one came")
         else:
@@ -456,7 +507,26 @@ class Broker:
         if self.limits.redirect_code != 0:
             self._redirect(connection)
             return
-        self.sessions.connect(connection, packet, self._now_ms)
+        if self._authentication.connect(connection, packet):
+            self._carry_out(connection, packet, None)
+
+    def _packet_before_connack(self, connection: Connection) -> None:
+        """Take a packet while the first authentication goes on. Source: [MQTT-3.1.2-30]."""
+        framer = connection.framer
+        version = connection.version
+        packet = decode(framer.buffer, framer.start, framer.end, version, self._topics)
+        if isinstance(packet, Auth):
+            self._authentication.auth(connection, packet)
+        elif isinstance(packet, Disconnect):
+            self._lost(connection)
+        else:
+            raise ProtocolError(
+                PROTOCOL_ERROR, "expected AUTH or DISCONNECT until CONNACK, another packet came"
+            )
+
+    def _carry_out(self, connection: Connection, packet: Connect, auth_data: bytes | None) -> None:
+        """Let in a client that may connect."""
+        self.sessions.connect(connection, packet, auth_data, self._now_ms)
         self._tell(DEBUG, "connected", connection)
         if connection.state == CONNECTED and connection.keep_alive_ms > 0:
             self._await_keep_alive(connection)
@@ -519,7 +589,7 @@ class Broker:
         self.counters.protocol_errors += 1
         reason_code = error.reason_code
         self._tell(WARNING, f"closed: {error.detail}", connection)
-        if connection.state == AWAITS_CONNECT:
+        if connection.state != CONNECTED:
             self._send_refusal(connection, reason_code, error.detail)
         elif connection.is_v5:
             if reason_code not in DISCONNECT_CODES:
@@ -528,10 +598,18 @@ class Broker:
         self._lost(connection)
 
     def _refuse(self, connection: Connection, reason_code: int, detail: str) -> None:
-        """Say no to a CONNECT that keeps the rules, and end the connection."""
+        """Say no to a client that keeps the rules, and end the connection.
+
+        Source: [MQTT-4.12.1-2] for a later authentication that fails.
+        """
         self.counters.refused_connections += 1
         self._tell(WARNING, f"refused: {detail}", connection)
-        self._send_refusal(connection, reason_code, detail)
+        if connection.state != CONNECTED:
+            self._send_refusal(connection, reason_code, detail)
+        elif connection.is_v5:
+            if reason_code not in DISCONNECT_CODES:
+                reason_code = NOT_AUTHORIZED
+            connection.send_last(explained_disconnect(connection, reason_code, detail))
         self._lost(connection)
 
     def _send_refusal(self, connection: Connection, reason_code: int, detail: str) -> None:
@@ -549,10 +627,11 @@ class Broker:
 
     def _connect_timeout(self, number: int) -> None:
         connection = self._connections.get(number)
-        if connection is not None and connection.state == AWAITS_CONNECT:
+        if connection is not None and connection.state != CONNECTED:
+            wanted = "CONNECT" if connection.state == AWAITS_CONNECT else "authentication"
             self._tell(
                 WARNING,
-                f"closed: no CONNECT within {self.limits.connect_timeout_ms} ms",
+                f"closed: no {wanted} within {self.limits.connect_timeout_ms} ms",
                 connection,
             )
             self._lost(connection)

@@ -4,7 +4,7 @@ A send names the batch it waits for. Sends of one connection keep their order, s
 behind a waiting packet waits with it: acknowledgements keep the order of the PUBLISH packets.
 """
 
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from holdfast.broker.commits import Commits
 from holdfast.broker.counters import Counters
@@ -20,9 +20,15 @@ from holdfast.protocol.framer import Framer
 from holdfast.protocol.packets import Connect
 from holdfast.protocol.reason_codes import PACKET_TOO_LARGE
 
+if TYPE_CHECKING:
+    from holdfast.broker.authentication import AuthExchange
+
+# In the order of what is taken from the peer: from HELD on, nothing.
 AWAITS_CONNECT: Final = 0
 CONNECTED: Final = 1
-CLOSED: Final = 2
+AUTHENTICATING: Final = 2  # CONNECT has come, its authentication goes on
+HELD: Final = 3  # the same, and what comes waits for the end of it
+CLOSED: Final = 4
 
 
 @final
@@ -49,6 +55,9 @@ class Connection:
         self.packet_bytes_max_out = 0  # the client's Maximum Packet Size, 0 for none
         self.is_introduced = False  # its CONNECT could be read
         self.wants_problem_information = True
+        self.user_name: str | None = None  # as an authenticator has confirmed it
+        self.auth_method: str | None = None  # the Authentication Method of its CONNECT
+        self.exchange: AuthExchange | None = None  # the authentication under way
         self.aliases_in: AliasesIn | None = None  # from its first alias on
         self.aliases_out: AliasesOut | None = None  # if its client takes any
         self.is_resumed = False  # CONNACK said Session Present
@@ -57,7 +66,7 @@ class Connection:
         self.is_closing = False  # the driver closes once ``take`` is written
         self._commits = commits
         self._counters = counters
-        self._has_sent = False  # a server's first packet is CONNACK, then others may follow
+        self._has_sent = False  # CONNACK, which only AUTH may precede
         self._wait = 0  # the newest batch that anything sent here waits for
         self._ready: list[bytes] = []
         self._committing: list[bytes] = []
@@ -86,10 +95,14 @@ class Connection:
 
     @property
     def is_read_paused(self) -> bool:
-        """Whether to read no further: too much is uncommitted, or it does not take its answers."""
+        """Whether to read no further.
+
+        Too much is uncommitted, it does not take its answers, or may not be who it says.
+        """
         return (
             self._input_committing + self._input_filling > INPUT_UNCOMMITTED_BYTES_MAX
             or not self.has_room
+            or self.state == HELD
         )
 
     def introduce(self, packet: Connect) -> None:
@@ -121,7 +134,8 @@ class Connection:
             wait = self._wait
         commits = self._commits
         if wait <= commits.durable:
-            self._has_sent = True
+            if self.state == CONNECTED:
+                self._has_sent = True
             self._ready.append(data)
             if not self._is_ready_listed:
                 self._is_ready_listed = True

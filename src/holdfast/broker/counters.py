@@ -23,7 +23,7 @@ class Counters:
         self.too_large = 0  # for a subscriber whose Maximum Packet Size is smaller
         self.refused = 0  # PUBLISH packets that a client was told no for
         self.protocol_errors = 0
-        self.refused_connections = 0  # with a CONNACK, within the rules
+        self.refused_connections = 0  # a client was told no, within the rules
         self.connections = 0  # network connections
         self.connects = 0  # CONNECT packets
         self.expired = 0  # sessions whose time was over while they were absent

@@ -20,6 +20,8 @@ DELAYED_DUE_BYTES_MAX: Final = 4 * 1024 * 1024  # of those, or a single larger o
 INPUT_UNCOMMITTED_BYTES_MAX: Final = 4 * 1024 * 1024  # of one publisher, then it is not read
 LOG_MARKS_MAX: Final = 1024  # points of the log that ``$SYS`` knows the size of the rest from
 LATENCIES_MAX: Final = 4096  # commits that the percentiles of one interval of ``$SYS`` come from
+AUTH_ROUNDS_MAX: Final = 16  # in one authentication, then 0x83
+AUTH_REASON_CHARACTERS_MAX: Final = 256  # of what an authenticator tells a client
 ALIASES_OUT_MAX: Final = 64  # Topic Aliases towards one client, which may take fewer
 
 

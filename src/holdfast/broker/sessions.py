@@ -22,7 +22,6 @@ from holdfast.protocol.encode import encode
 from holdfast.protocol.packets import MQTT_5_0, Connack, Connect, Will
 from holdfast.protocol.properties import forwarded_properties
 from holdfast.protocol.reason_codes import (
-    BAD_AUTHENTICATION_METHOD,
     CLIENT_IDENTIFIER_NOT_VALID,
     PAYLOAD_FORMAT_INVALID,
     QOS_NOT_SUPPORTED,
@@ -76,16 +75,21 @@ class Sessions:
 
     # --- connecting
 
-    def connect(self, connection: Connection, packet: Connect, now_ms: int) -> None:
+    def connect(
+        self,
+        connection: Connection,
+        packet: Connect,
+        auth_data: bytes | None,
+        now_ms: int,
+    ) -> None:
         """Carry out a CONNECT: CONNACK leaves once the session's row is durable.
+
+        ``auth_data`` is the last word of its authentication.
 
         Raises ProtocolError or Refused to refuse it; then nothing has changed.
         Source: [MQTT-3.1.4-3] to [MQTT-3.1.4-5].
         """
         is_v5 = packet.version == MQTT_5_0
-        properties = packet.properties
-        if properties is not None and properties.authentication_method is not None:
-            raise Refused(BAD_AUTHENTICATION_METHOD, "expected no Authentication Method, one came")
         client_id = packet.client_id
         if not client_id:
             if not is_v5 and not packet.clean_start:
@@ -116,8 +120,13 @@ class Sessions:
         if session.is_recorded:
             has_changed_store = True
         connack = Connack(is_present, SUCCESS, self._connack_properties(connection, packet))
-        if is_v5 and connack.properties is not None and expiry_s != asked_s:
-            connack.properties.session_expiry_interval = expiry_s
+        if is_v5 and connack.properties is not None:
+            if expiry_s != asked_s:
+                connack.properties.session_expiry_interval = expiry_s
+            if connection.auth_method is not None:
+                # [MQTT-4.12.0-5], [MQTT-4.12.0-6]
+                connack.properties.authentication_method = connection.auth_method
+                connack.properties.authentication_data = auth_data
         wait = self._commits.filling if has_changed_store else self._router.removal_wait
         connection.answer(encode(connack, packet.version), wait)
         connection.is_resumed = is_present

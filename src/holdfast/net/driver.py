@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from holdfast.auth.interface import Authenticator
+from holdfast.broker.authentication import AuthReply, AuthStep, refuse
 from holdfast.broker.broker import Broker
 from holdfast.broker.connection import Connection
 from holdfast.broker.delivery import ReadWanted
@@ -18,6 +20,7 @@ from holdfast.broker.step import INFO, WARNING, Event
 from holdfast.logs import get_logger
 from holdfast.net.connection import NetConnection
 from holdfast.net.worker import Worker
+from holdfast.protocol.reason_codes import SERVER_UNAVAILABLE
 from holdfast.store.interface import Store
 from holdfast.store.records import LogEntry, LogSlice
 
@@ -38,7 +41,8 @@ class Driver:
     """Joins the broker, its connections and the store on one event loop.
 
     ``failed`` is called once, with the error, when the store has failed: nothing is acknowledged
-    from then on. ``clock_ms`` gives Unix time in milliseconds.
+    from then on. ``clock_ms`` gives Unix time in milliseconds. ``authenticator`` is the one whose
+    methods the broker was given.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Driver:
         store: Store,
         failed: Callable[[BaseException], None],
         clock_ms: Callable[[], int] = wall_clock_ms,
+        authenticator: Authenticator | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._broker = broker
@@ -56,6 +61,12 @@ class Driver:
         self._clock_ms = clock_ms
         self._writer: Worker[object] = Worker("holdfast-writer", self._loop)
         self._reader: Worker[ReadResult] = Worker("holdfast-reader", self._loop)
+        self._authenticator = authenticator
+        # Hashing a password takes long on purpose: it must not hold up reads and commits.
+        self._auth_worker: Worker[AuthReply] | None = None
+        if authenticator is not None:
+            self._auth_worker = Worker("holdfast-auth", self._loop)
+        self._auth_done: list[tuple[AuthStep, AuthReply]] = []
         self._connections: dict[int, NetConnection] = {}
         self._next_number = 1
         self._inputs: list[NetConnection] = []
@@ -136,6 +147,8 @@ class Driver:
         self._write()
         for wanted in broker.take_reads():
             self._read(wanted)
+        for step in broker.take_auth_steps():
+            self._authenticate(step)
         for event in broker.take_events():
             _report(event)
         self._set_timer()
@@ -154,6 +167,10 @@ class Driver:
                     broker.read_done(wanted, found)
                 else:
                     broker.fetch_done(wanted, found)
+        if self._auth_done:
+            replies, self._auth_done = self._auth_done, []
+            for step, reply in replies:
+                broker.auth_done(step, reply)
 
     def _take_input(self) -> None:
         broker = self._broker
@@ -241,6 +258,25 @@ class Driver:
         self._reads_done.append((wanted, found))
         self._schedule()
 
+    def _authenticate(self, step: AuthStep) -> None:
+        assert self._authenticator is not None
+        assert self._auth_worker is not None
+        job = partial(self._authenticator.step, step.request)
+        self._auth_worker.submit(job, partial(self._authenticated, step))
+
+    def _authenticated(
+        self, step: AuthStep, reply: AuthReply | None, error: BaseException | None
+    ) -> None:
+        if not isinstance(reply, AuthReply):
+            # Its trouble is not ours: the client is refused, everyone else is served.
+            _log.failure(
+                "the authenticator failed",
+                error or TypeError(f"expected an AuthReply, got {reply!r}"),
+            )
+            reply = refuse(SERVER_UNAVAILABLE)
+        self._auth_done.append((step, reply))
+        self._schedule()
+
     # --- trimming
 
     def _take_trim_point(self) -> int:
@@ -319,6 +355,8 @@ class Driver:
                 timer.cancel()
         for connection in list(self._connections.values()):
             connection.close()
+        if self._auth_worker is not None:
+            self._auth_worker.leave()
         self._writer.stop()
         self._reader.stop()
 

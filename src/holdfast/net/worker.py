@@ -21,6 +21,7 @@ class Worker(Generic[T]):
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._is_left = False
         self._jobs: SimpleQueue[tuple[Callable[[], T], Done[T]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
@@ -34,8 +35,15 @@ class Worker(Generic[T]):
         self._jobs.put(None)
         self._thread.join()
 
+    def leave(self) -> None:
+        """End the thread after the job that runs, without waiting; the other jobs are dropped."""
+        self._is_left = True
+        self._jobs.put(None)
+
     def _work(self) -> None:
         while (task := self._jobs.get()) is not None:
+            if self._is_left:
+                return
             job, done = task
             try:
                 result: T | None = job()
@@ -43,4 +51,6 @@ class Worker(Generic[T]):
             # Whatever a job raises is the business of who waits for it, not of this thread.
             except BaseException as caught:
                 result, error = None, caught
+            if self._is_left:
+                return
             self._loop.call_soon_threadsafe(done, result, error)

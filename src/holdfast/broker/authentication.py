@@ -1,0 +1,247 @@
+"""Authentication: the exchange around an authenticator, which answers outside of the broker.
+
+The broker does not wait for an answer: ``steps`` are taken by the driver, which has them answered
+and brings the replies back. Source: MQTT 5.0 §3.1.4, §3.15, §4.12.
+"""
+
+from typing import Final, final
+
+from holdfast.broker.connection import AUTHENTICATING, CONNECTED, HELD, Connection
+from holdfast.broker.limits import AUTH_REASON_CHARACTERS_MAX, AUTH_ROUNDS_MAX
+from holdfast.errors import ProtocolError, Refused
+from holdfast.message import Properties
+from holdfast.protocol.encode import encode
+from holdfast.protocol.packets import MQTT_5_0, Auth, Connect
+from holdfast.protocol.reason_codes import (
+    BAD_AUTHENTICATION_METHOD,
+    CONNACK_CODES,
+    CONTINUE_AUTHENTICATION,
+    FAILURE,
+    IMPLEMENTATION_SPECIFIC_ERROR,
+    NOT_AUTHORIZED,
+    PROTOCOL_ERROR,
+    RE_AUTHENTICATE,
+    SUCCESS,
+    reason_name,
+)
+from holdfast.protocol.wire import STRING_BYTES_MAX
+
+CONTINUE: Final = 0  # the client is to answer ``data`` with another AUTH
+GRANT: Final = 1
+REFUSE: Final = 2
+
+
+@final
+class AuthRequest:
+    """What one step has to judge.
+
+    ``method`` is None for a client without enhanced authentication, whose first step is its only
+    one. The password comes with the first step alone, and not to a re-authentication. ``state``
+    is what the reply before it in this exchange gave, None in the first step.
+    """
+
+    def __init__(
+        self,
+        method: str | None,
+        data: bytes | None,
+        client_id: str,
+        user_name: str | None,
+        password: bytes | None,
+        address: str,
+        is_reauthentication: bool,
+        state: object | None,
+    ) -> None:
+        self.method = method
+        self.data = data
+        self.client_id = client_id
+        self.user_name = user_name
+        self.password = password
+        self.address = address
+        self.is_reauthentication = is_reauthentication
+        self.state = state
+
+
+@final
+class AuthReply:
+    """What came of a step; made by ``go_on``, ``grant`` and ``refuse``."""
+
+    def __init__(
+        self,
+        kind: int,
+        data: bytes | None,
+        state: object | None,
+        user_name: str | None,
+        reason_code: int,
+        reason: str,
+    ) -> None:
+        self.kind = kind
+        self.data = data
+        self.state = state
+        self.user_name = user_name
+        self.reason_code = reason_code
+        self.reason = reason
+
+
+def go_on(data: bytes | None, state: object | None) -> AuthReply:
+    """The exchange goes on: the client gets ``data``, the next request ``state``."""
+    return AuthReply(CONTINUE, data, state, None, SUCCESS, "")
+
+
+def grant(data: bytes | None = None, user_name: str | None = None) -> AuthReply:
+    """The client is who it says; ``user_name``, if given, replaces that of its CONNECT."""
+    return AuthReply(GRANT, data, None, user_name, SUCCESS, "")
+
+
+def refuse(reason_code: int = NOT_AUTHORIZED, reason: str = "") -> AuthReply:
+    """The client is refused with a reason code of CONNACK; it may read the reason."""
+    return AuthReply(REFUSE, None, None, None, reason_code, reason)
+
+
+@final
+class AuthExchange:
+    """One exchange of a connection; ``connect`` is the CONNECT that waits for its end, if any."""
+
+    def __init__(self, connect: Connect | None) -> None:
+        self.connect = connect
+        self.is_step_under_way = False
+        self.rounds = 0
+        self.state: object | None = None
+
+
+@final
+class AuthStep:
+    """A step that the driver has answered, and brings back with its reply."""
+
+    def __init__(
+        self, connection: Connection, exchange: AuthExchange, request: AuthRequest
+    ) -> None:
+        self.connection = connection
+        self.exchange = exchange
+        self.request = request
+
+
+@final
+class Authentication:
+    """The exchanges of all connections. ``methods`` is None where anyone may connect."""
+
+    def __init__(self, methods: frozenset[str] | None) -> None:
+        self.steps: list[AuthStep] = []
+        self._methods = methods
+
+    def connect(self, connection: Connection, packet: Connect) -> bool:
+        """Take a CONNECT: True if it may be carried out now, False if it waits for a reply.
+
+        Meanwhile a client with a method may send nothing but AUTH and DISCONNECT. What another one
+        sends behind its CONNECT, as it may, is kept for later and reading pauses [MQTT-3.1.4-6].
+        Source: [MQTT-4.12.0-1] for the method.
+        """
+        properties = packet.properties
+        method: str | None = None
+        data: bytes | None = None
+        if properties is not None:
+            method = properties.authentication_method
+            data = properties.authentication_data
+        methods = self._methods
+        if method is not None and (methods is None or method not in methods):
+            detail = "expected no Authentication Method or one that is known, another came"
+            raise Refused(BAD_AUTHENTICATION_METHOD, detail)
+        if methods is None:
+            return True
+        connection.auth_method = method
+        connection.user_name = packet.user_name
+        connection.state = HELD if method is None else AUTHENTICATING
+        connection.exchange = AuthExchange(packet)
+        self._ask(connection, connection.exchange, data, packet.password)
+        return False
+
+    def auth(self, connection: Connection, packet: Auth) -> None:
+        """Take an AUTH, of the first authentication or a later one.
+
+        Raises ProtocolError for one that is out of place. Source: [MQTT-4.12.0-5], [MQTT-4.12.0-7],
+        [MQTT-4.12.1-1].
+        """
+        properties = packet.properties
+        if connection.auth_method is None:
+            raise _protocol_error("expected no AUTH where CONNECT had no Authentication Method")
+        if properties is None or properties.authentication_method != connection.auth_method:
+            raise _protocol_error("expected the Authentication Method of CONNECT, another came")
+        exchange = connection.exchange
+        if packet.reason_code == RE_AUTHENTICATE:
+            if connection.state != CONNECTED or exchange is not None:
+                raise _protocol_error("expected AUTH to go on, one to begin came")
+            exchange = AuthExchange(None)
+            connection.exchange = exchange
+        elif packet.reason_code != CONTINUE_AUTHENTICATION:
+            raise _protocol_error("expected AUTH of a client, one of a server came")
+        elif exchange is None or exchange.is_step_under_way:
+            raise _protocol_error("expected no AUTH that nothing was asked for")
+        self._ask(connection, exchange, properties.authentication_data, None)
+
+    def _ask(
+        self,
+        connection: Connection,
+        exchange: AuthExchange,
+        data: bytes | None,
+        password: bytes | None,
+    ) -> None:
+        request = AuthRequest(
+            connection.auth_method,
+            data,
+            connection.client_id,
+            connection.user_name,
+            password,
+            connection.address,
+            exchange.connect is None,
+            exchange.state,
+        )
+        exchange.is_step_under_way = True
+        exchange.state = None
+        self.steps.append(AuthStep(connection, exchange, request))
+
+    def done(self, step: AuthStep, reply: AuthReply) -> Connect | None:
+        """Take a reply: returns the CONNECT that is to be carried out, if it was what waited.
+
+        Raises Refused. Source: [MQTT-4.12.0-2], [MQTT-4.12.0-4].
+        """
+        connection = step.connection
+        exchange = step.exchange
+        exchange.is_step_under_way = False
+        data = reply.data
+        if reply.kind == REFUSE:
+            raise _refusal(reply)
+        if data is not None and len(data) > STRING_BYTES_MAX:
+            raise Refused(IMPLEMENTATION_SPECIFIC_ERROR, "the authentication data is too long")
+        if reply.kind == CONTINUE:
+            exchange.rounds += 1
+            if connection.auth_method is None or exchange.rounds > AUTH_ROUNDS_MAX:
+                raise Refused(IMPLEMENTATION_SPECIFIC_ERROR, "the authentication does not end")
+            exchange.state = reply.state
+            self._send(connection, CONTINUE_AUTHENTICATION, data)
+            return None
+        connection.exchange = None
+        if reply.user_name is not None:
+            connection.user_name = reply.user_name
+        if exchange.connect is None:
+            self._send(connection, SUCCESS, data)
+        return exchange.connect
+
+    def _send(self, connection: Connection, reason_code: int, data: bytes | None) -> None:
+        properties = Properties()
+        properties.authentication_method = connection.auth_method
+        properties.authentication_data = data
+        connection.answer(encode(Auth(reason_code, properties), MQTT_5_0), 0)
+
+
+def _protocol_error(detail: str) -> ProtocolError:
+    return ProtocolError(PROTOCOL_ERROR, detail)
+
+
+def _refusal(reply: AuthReply) -> Refused:
+    """What an authenticator says, as far as it can be sent."""
+    code = reply.reason_code
+    if code < FAILURE or code not in CONNACK_CODES:
+        code = NOT_AUTHORIZED
+    reason = reply.reason
+    if not reason or len(reason) > AUTH_REASON_CHARACTERS_MAX or not reason.isprintable():
+        reason = reason_name(code)
+    return Refused(code, reason)

@@ -1,0 +1,71 @@
+"""The broker in the test's own process: real driver and sockets, with parts that a test brings."""
+
+import asyncio
+import threading
+from types import TracebackType
+from typing import Self
+
+from holdfast.auth.interface import Authenticator
+from holdfast.broker.broker import Broker
+from holdfast.broker.limits import Limits
+from holdfast.net.driver import Driver, wall_clock_ms
+from holdfast.store.memory import MemoryStore
+from tests.support.wire import PATIENCE_S
+
+
+class LocalServer:
+    """A server on a free port of 127.0.0.1, with its event loop on a thread of its own."""
+
+    def __init__(self, authenticator: Authenticator, limits: Limits | None = None) -> None:
+        self.port = 0
+        self._authenticator = authenticator
+        self._limits = Limits() if limits is None else limits
+        self._failures: list[BaseException] = []
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._is_ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="local-server")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._is_ready.wait(PATIENCE_S), "the server does not start"
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._thread.is_alive():
+            self.stop()
+        assert self._failures == []
+
+    def stop(self) -> None:
+        """Stop as on SIGTERM."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive(), "the server does not stop"
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        store = MemoryStore()
+        methods = self._authenticator.methods
+        broker = Broker(self._limits, store.load(), wall_clock_ms(), "local", "test", methods)
+        driver = Driver(
+            broker=broker,
+            store=store,
+            failed=self._failures.append,
+            authenticator=self._authenticator,
+        )
+        listener = await self._loop.create_server(driver.protocol, "127.0.0.1", 0)
+        self.port = listener.sockets[0].getsockname()[1]
+        driver.start()
+        self._is_ready.set()
+        await self._stop.wait()
+        listener.close()
+        await driver.stop()
+        store.close()
