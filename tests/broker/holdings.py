@@ -34,6 +34,7 @@ class Sent:
         expiry_s: int = 0,
     ) -> None:
         self.publisher = publisher
+        self.number = number
         self.topic = topic
         self.qos = qos
         self.retain = retain

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from holdfast.protocol.packets import Packet
+from holdfast.message import Properties
+from holdfast.protocol.packets import Packet, Publish
 from tests.broker.holdings import Held, Sent
 from tests.broker.world import Client
 
@@ -12,9 +13,12 @@ Effect = Callable[[], None]
 class Link:
     """One connection of a peer."""
 
-    def __init__(self, client: Client, window: int) -> None:
+    def __init__(self, client: Client, window: int, alias_maximum: int) -> None:
         self.client = client
         self.window = window
+        self.alias_maximum = alias_maximum  # what it told the broker
+        self.aliases: dict[int, str] = {}  # those of the broker
+        self.own_aliases: dict[int, str] = {}
         self.held: Held | None = None  # once CONNECT is carried out
         self.is_attached = False  # it holds the session
         self.queue: list[tuple[Packet, Effect]] = []  # to be sent with the next ``flush``
@@ -26,6 +30,27 @@ class Link:
         self.stalled_until_ms = 0  # when it was seen last not to read
         self.is_welcome = False  # CONNACK has come
         self.is_leaving = False
+
+    def topic_of(self, packet: Publish) -> str:
+        """The topic of a PUBLISH that came, its Topic Alias resolved."""
+        alias = None if packet.properties is None else packet.properties.topic_alias
+        if alias is None:
+            return packet.topic
+        assert alias <= self.alias_maximum
+        if packet.topic:
+            assert alias not in self.aliases, "nothing gives an alias to another topic"
+            self.aliases[alias] = packet.topic
+        return self.aliases[alias]
+
+    def give_alias(self, packet: Publish, alias: int) -> None:
+        """Let a PUBLISH set this alias, or use it if it is that of its topic."""
+        if packet.properties is None:
+            packet.properties = Properties()
+        packet.properties.topic_alias = alias
+        if self.own_aliases.get(alias) == packet.topic:
+            packet.topic = ""
+        else:
+            self.own_aliases[alias] = packet.topic
 
 
 class Outgoing:

@@ -33,6 +33,7 @@ TOPICS = ("a", "a/x", "a/y", "b/x", "$s/x")
 FILTERS = ("a", "a/x", "a/y", "a/+", "a/#", "+/x", "#", "b/x", "$s/#", "$s/x")
 RECEIVE_MAXIMUM = 6  # of the broker
 IN_FLIGHT_MAX = 5
+OWN_ALIASES = 2  # that a peer sets: fewer than topics, so that they change hands
 
 
 class Walk:
@@ -68,7 +69,10 @@ class Walk:
         is_short = clean if peer.version == 4 else b % 11 == 0
         expiry_s = 0 if is_short else peer.expiry_s
         will = self._will(peer, a, b) if b % 3 == 0 else None
-        self.connect(peer, clean, expiry_s, 0 if peer.version == 4 else 1 + b % 5, will)
+        if peer.version == 4:
+            self.connect(peer, clean, expiry_s, will=will)
+        else:
+            self.connect(peer, clean, expiry_s, 1 + b % 5, a % 4, will=will)
 
     def _will(self, peer: Peer, a: int, b: int) -> Will:
         peer.published += 1
@@ -82,12 +86,14 @@ class Walk:
         peer: Peer,
         clean: bool,
         expiry_s: int,
-        receive_maximum: int,
+        receive_maximum: int = 0,
+        alias_maximum: int = 0,
+        *,
         will: Will | None = None,
     ) -> None:
         client = self.world.dial(peer.version)
         window = min(receive_maximum or IN_FLIGHT_MAX, IN_FLIGHT_MAX)
-        link = Link(client, window)
+        link = Link(client, window, alias_maximum)
         before = peer.link
         peer.link = link
         self._links.append((peer, link))
@@ -96,6 +102,7 @@ class Walk:
             properties = Properties()
             properties.session_expiry_interval = expiry_s
             properties.receive_maximum = receive_maximum
+            properties.topic_alias_maximum = alias_maximum
 
         def effect() -> None:
             if before is not None:
@@ -160,6 +167,9 @@ class Walk:
         packet = Publish(
             message.topic, payload, message.qos, message.retain, dup, packet_id, properties
         )
+        alias = message.number % (OWN_ALIASES + 1)
+        if alias > 0 and link.client.version == 5:
+            link.give_alias(packet, alias)
         link.queue.append((packet, effect))
 
     def _release(self, peer: Peer, a: int, b: int) -> None:
@@ -446,10 +456,12 @@ class Walk:
     def _take_publish(self, peer: Peer, link: Link, packet: Publish) -> None:
         key = packet.payload.decode()
         packet_id = packet.packet_id
+        topic = link.topic_of(packet)
         held = link.held
         assert packet_id not in link.open, f"#{packet_id} is used twice on one connection"
         if packet.dup:
             assert link.expected_present, "sent again in a new session"
+            assert packet.topic, "sent again without its topic"
         if packet.qos > 0:
             link.open.add(packet_id)
             assert len(link.open) <= link.window, "more than Receive Maximum"
@@ -459,7 +471,7 @@ class Walk:
             assert packet.dup, f"#{packet_id} sent again without DUP"
         elif key:
             message = self.promises.messages[key]
-            assert packet.topic == message.topic
+            assert topic == message.topic
             if held is not None:
                 self._check_identifiers(held, packet, key)
                 self._check_expiry(link, packet, message)

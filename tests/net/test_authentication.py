@@ -149,6 +149,21 @@ def test_an_authenticator_that_fails_refuses_one_client_alone(
     assert "the directory cannot be reached" in caplog.text
 
 
+def test_no_work_is_done_for_a_client_that_has_gone(
+    server: LocalServer, authenticator: SlowAuthenticator
+) -> None:
+    authenticator.may_answer.clear()
+    with Wire(server.port) as first, Wire(server.port) as gone:
+        first.send(packets.connect("first", values=said(b"ada")))
+        assert authenticator.has_to_wait.wait(PATIENCE_S)
+        gone.send(packets.connect("gone", values=said(b"ada")), packets.disconnect())
+        assert gone.until_closed() == []
+        authenticator.may_answer.set()
+        prove(first)
+        assert first.expect(CONNACK).code == 0
+    assert {request.client_id for request in authenticator.requests} == {"first"}
+
+
 def test_a_stop_does_not_wait_for_an_answer(authenticator: SlowAuthenticator) -> None:
     authenticator.may_answer.clear()
     with LocalServer(authenticator) as server, Wire(server.port) as wire:

@@ -261,7 +261,7 @@ class Driver:
     def _authenticate(self, step: AuthStep) -> None:
         assert self._authenticator is not None
         assert self._auth_worker is not None
-        job = partial(self._authenticator.step, step.request)
+        job = partial(_answer, self._authenticator, step)
         self._auth_worker.submit(job, partial(self._authenticated, step))
 
     def _authenticated(
@@ -359,6 +359,13 @@ class Driver:
             self._auth_worker.leave()
         self._writer.stop()
         self._reader.stop()
+
+
+def _answer(authenticator: Authenticator, step: AuthStep) -> AuthReply:
+    """Runs on the authenticator's thread, where steps stand in line."""
+    if step.connection.is_closing:
+        return refuse()  # Its client has gone: what nobody waits for costs no work.
+    return authenticator.step(step.request)
 
 
 def _peer(connection: NetConnection) -> Connection:
