@@ -247,14 +247,17 @@ def test_the_connect_timeout_covers_the_exchange(rounds: int) -> None:
     assert "no authentication within 10000 ms" in world.events[-2].text
 
 
-def test_an_answer_that_comes_too_late_is_nothing() -> None:
+@pytest.mark.parametrize("password", [KEY, b"wrong"])
+def test_an_answer_that_comes_too_late_is_nothing(password: bytes) -> None:
     world = new_world(connect_timeout_ms=10_000)
     world.are_auth_steps_held = True
-    client = connect(world)
+    client = plain(world, "ada", password)
     world.advance(10_000)
     assert not client.is_open
     world.answer_auth_steps()
     assert client.received() == []
+    assert world.broker.sessions.count == 0
+    assert world.broker.counters.refused_connections == 0
 
 
 def test_the_time_an_answer_takes_is_not_the_clients_silence() -> None:
@@ -323,6 +326,7 @@ def plain(world: World, user: str | None, password: bytes | None, version: int =
         ("odd", None, 0x87, 5),
         ("defect", None, 0x88, 3),
         ("unspecified", None, 0x80, None),
+        ("asked", None, 0x83, None),
     ],
 )
 @pytest.mark.parametrize("version", [3, 4, 5])

@@ -247,6 +247,24 @@ def test_an_alias_goes_with_properties_identifiers_expiry_and_retain() -> None:
 
 
 @pytest.mark.parametrize("qos", [0, 1])
+def test_an_alias_of_one_client_does_not_reach_another(qos: int) -> None:
+    world = World()
+    takers = [world.hello(f"s{number}", properties=taking(1 - number % 2)) for number in range(4)]
+    for number, taker in enumerate(takers):
+        taker.subscribe("t" if number < 2 else "#", qos)
+        taker.packets()
+    sent = Properties()
+    sent.content_type = "text/plain"
+    world.transient("p").publish("t", "x", qos, 1 if qos else 0, properties=sent)
+    for number, taker in enumerate(takers):
+        (packet,) = taker.packets()
+        assert isinstance(packet, Publish)
+        assert packet.properties is not None
+        assert packet.properties.content_type == "text/plain"
+        assert packet.properties.topic_alias == (None if number % 2 else 1)
+
+
+@pytest.mark.parametrize("qos", [0, 1])
 def test_only_a_packet_that_is_sent_sets_an_alias(qos: int) -> None:
     world = World()
     subscriber = world.hello("s", maximum_packet_size=64, properties=taking(5))

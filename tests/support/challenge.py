@@ -73,6 +73,8 @@ class ChallengeAuthenticator:
             raise RuntimeError("the directory cannot be reached")
         if request.user_name == "odd":
             return refuse(0, "a\0b")  # nothing that could be sent
+        if request.user_name == "asked":
+            return go_on(b"?", None)  # there is no way to ask
         if request.user_name == "unspecified":
             return refuse(UNSPECIFIED_ERROR)
         key = self.keys.get(request.user_name)
