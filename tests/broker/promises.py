@@ -300,7 +300,7 @@ class Promises:
                     0, (0, wills[client_id].disconnected_at_ms)
                 )
         assert set(found) <= set(self._pasts)
-        self._recover_retained(retained)
+        self._recover_retained(retained, now_ms)
         self.durable_to = start
         self._pasts = {
             client_id: [(start, self.sessions.get(client_id))] for client_id in self._pasts
@@ -411,13 +411,17 @@ class Promises:
                 if held.will is not None:
                     self._publish_will(held, now_ms)
 
-    def _recover_retained(self, found: dict[str, str]) -> None:
+    def _recover_retained(self, stored: dict[str, str], now_ms: int) -> None:
+        """Of expired messages nobody can tell: they go when the broker comes across them."""
+        found = {
+            topic: key for topic, key in stored.items() if not self.messages[key].is_expired(now_ms)
+        }
         state = dict(self._retained_stored)
         for _, topic, message in [*self._retained_changes, (0, "", None)]:
-            if {topic: held.key for topic, held in state.items()} == found:
+            if _unexpired(state, now_ms) == found:
                 break
             apply(state, topic, message)
-        keys = {topic: held.key for topic, held in state.items()}
+        keys = _unexpired(state, now_ms)
         assert keys == found, f"retained {found}, expected {self._retained_stored}"
         self.retained = state
         self._retained_stored = dict(state)
@@ -462,3 +466,9 @@ def _is_match(wanted: list[str], levels: list[str]) -> bool:
     if not levels:
         return False
     return wanted[0] in ("+", levels[0]) and _is_match(wanted[1:], levels[1:])
+
+
+def _unexpired(retained: dict[str, Sent], now_ms: int) -> dict[str, str]:
+    return {
+        topic: message.key for topic, message in retained.items() if not message.is_expired(now_ms)
+    }

@@ -39,9 +39,10 @@ def recovered(world: World) -> dict[str, Recovered]:
 
 
 def recovered_retained(world: World) -> dict[str, str]:
-    """The retained messages that the broker has, by topic."""
+    """The retained messages that the broker has and that have not expired, by topic."""
     return {
         message.topic: message.payload.decode()
         for topic_filter in ("#", "$s/#")
         for message in world.broker._router.retained.matching(topic_filter)
+        if not 0 < message.expires_at_ms <= world.now_ms
     }
