@@ -561,7 +561,7 @@ class Broker:
         properties = packet.properties
         if properties is not None and properties.session_expiry_interval is not None:
             expiry_s = properties.session_expiry_interval
-            if session.expiry_s == 0 and expiry_s > 0:
+            if connection.asked_expiry_s == 0 and expiry_s > 0:
                 raise ProtocolError(
                     PROTOCOL_ERROR,
                     "expected no Session Expiry Interval above 0 where CONNECT had none",

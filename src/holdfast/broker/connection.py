@@ -61,6 +61,7 @@ class Connection:
         self.aliases_in: AliasesIn | None = None  # from its first alias on
         self.aliases_out: AliasesOut | None = None  # if its client takes any
         self.is_resumed = False  # CONNACK said Session Present
+        self.asked_expiry_s = 0  # what CONNECT asked for, which we may have lowered
         self.received_open = 0  # QoS 2 publishes that this connection opened, until PUBREL
         self.is_socket_full = False  # set by the driver while the socket takes no more
         self.is_closing = False  # the driver closes once ``take`` is written

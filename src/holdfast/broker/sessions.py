@@ -101,6 +101,7 @@ class Sessions:
         if packet.will is not None:
             self._check_will(packet.will)
         asked_s = _asked_expiry(packet)
+        connection.asked_expiry_s = asked_s
         expiry_s = min(asked_s, self._limits.session_expiry_max_s)
         self._end_overdue(client_id, now_ms)
         session = self._by_client_id.get(client_id)
