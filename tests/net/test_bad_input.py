@@ -157,6 +157,7 @@ FIRST_BYTES: Final = {
 }
 
 
+@pytest.mark.spec("MQTT5-3.1.0-1")
 @pytest.mark.spec("MQTT5-3.1.4-1")
 @pytest.mark.spec("MQTT311-3.1.4-1")
 @pytest.mark.parametrize("data", FIRST_BYTES.values(), ids=FIRST_BYTES)
@@ -238,6 +239,7 @@ BAD_CONNECTS_5: Final[dict[str, tuple[bytes, set[int]]]] = {
 
 @pytest.mark.spec("MQTT5-3.1.2-3")
 @pytest.mark.spec("MQTT5-3.1.4-1")
+@pytest.mark.spec("MQTT5-3.1.4-6")
 @pytest.mark.spec("MQTT5-3.2.2-6")
 @pytest.mark.spec("MQTT5-3.2.2-7")
 @pytest.mark.spec("MQTT5-4.12.0-1")

@@ -217,6 +217,7 @@ def test_an_empty_identifier_in_3_1_1(broker: BrokerProcess, dial: Dial) -> None
     assert client.until_closed() == []
 
 
+@pytest.mark.spec("MQTT5-3.1.3-2")
 @pytest.mark.spec("MQTT5-3.1.3-5")
 @pytest.mark.spec("MQTT311-3.1.3-5")
 @pytest.mark.parametrize(
