@@ -259,6 +259,23 @@ def test_the_end_of_the_broker_is_the_loss_of_those_connected(
     assert observer.received() == ["PUBLISH w gone q1 #1"]
 
 
+@pytest.mark.parametrize("has_will", [False, True])
+def test_a_delay_that_a_return_has_cancelled_is_not_taken_up_by_a_crash(has_will: bool) -> None:
+    """The next delay runs from the next loss, here the crash, and is for the next will."""
+    world = World()
+    world.session("observer", "w", 1)
+    world.hello("c", will=will("first", delay_s=30)).cut()
+    world.hello("c", will=will("second", delay_s=30) if has_will else None)
+    world.advance(60_000)
+    world.crash()
+    world.restart()
+    observer = world.hello("observer")
+    world.advance(29_999)
+    assert observer.received() == []
+    world.advance(1)
+    assert observer.received() == (["PUBLISH w second q1 #1"] if has_will else [])
+
+
 @pytest.mark.spec("MQTT5-3.1.3-9")
 @pytest.mark.parametrize("how", ["crash", "stop"])
 def test_a_client_back_in_time_after_a_restart_is_not_called_lost(how: str) -> None:

@@ -205,6 +205,21 @@ def sent_again_over_a_crash(
     return found(world.hello("s"))
 
 
+def retained_sent_again(
+    world: World, message: Publish, asked: Sequence[Asked], wait_ms: int
+) -> list[Publish]:
+    """A subscribe brought it, but the connection broke, and it is retained no longer."""
+    message.retain = True
+    publish(world, message)
+    client = world.hello("s")
+    _send_subscribes(client, asked)
+    client.cut()
+    world.crash()
+    world.restart(after_ms=wait_ms)
+    publish(world, Publish(message.topic, b"", retain=True))
+    return found(world.hello("s"))
+
+
 # A message waits in the broker before its first delivery begins.
 QUEUED: Final[Sequence[Way]] = (behind, behind_transient, absent, absent_over_a_crash)
 RETAINED: Final[Sequence[Way]] = (
@@ -221,7 +236,7 @@ PUBLISHED: Final[Sequence[Way]] = (
     sent_again,
     sent_again_over_a_crash,
 )
-ALL: Final[Sequence[Way]] = (*PUBLISHED, *RETAINED)
+ALL: Final[Sequence[Way]] = (*PUBLISHED, *RETAINED, retained_sent_again)
 
 
 def name_of(way: Way) -> str:
