@@ -14,6 +14,7 @@ from tests.spec.ways import (
     RETAINED,
     Asked,
     Way,
+    live_at_qos_0,
     name_of,
     retained_sent_again,
 )
@@ -96,7 +97,7 @@ def test_the_topic_that_arrives_is_the_one_published_and_matches_the_filter(
 
 
 @pytest.mark.spec("MQTT5-3.3.2-3")
-@pytest.mark.parametrize("way", [*PUBLISHED, *RETAINED], ids=name_of)
+@EVERY_WAY
 def test_no_other_topic_comes(way: Way) -> None:
     others = ["a", "a/b/c", "a/c", "b", "/a/b", "a/b/", "+", "+/+/+", "A/b", "a/b/+", "$a/b"]
     assert way(World(), message(), [Asked(other) for other in others], 0) == []
@@ -118,7 +119,7 @@ def test_dup_tells_of_this_delivery_alone(way: Way, dup: bool) -> None:
 
 @pytest.mark.spec("MQTT5-3.3.1-12")
 @pytest.mark.spec("MQTT5-3.3.1-13")
-@pytest.mark.parametrize("way", PUBLISHED, ids=name_of)
+@pytest.mark.parametrize("way", [*PUBLISHED, live_at_qos_0], ids=name_of)
 @pytest.mark.parametrize("retain", [False, True])
 @pytest.mark.parametrize("retain_as_published", [False, True])
 def test_retain_goes_on_with_a_message_only_where_it_is_asked_for(
@@ -158,7 +159,7 @@ def test_overlapping_subscriptions_bring_one_copy_at_their_highest_qos(
 
 @pytest.mark.spec("MQTT5-3.3.4-3")
 @pytest.mark.spec("MQTT5-3.3.4-4")
-@pytest.mark.parametrize("way", PUBLISHED, ids=name_of)
+@pytest.mark.parametrize("way", [*PUBLISHED, live_at_qos_0], ids=name_of)
 def test_one_copy_carries_the_identifier_of_every_subscription_that_it_is_for(way: Way) -> None:
     """One of them has none, one has the same as another, one does not match."""
     asked = [
@@ -186,7 +187,7 @@ def test_a_retained_message_carries_the_identifier_of_the_subscription_that_brin
     assert values_of(found.properties) == {"subscription_identifiers": [identifier]}
 
 
-@pytest.mark.parametrize("way", ALL, ids=name_of)
+@EVERY_WAY
 def test_the_publisher_s_subscription_identifier_is_not_known_to_others(way: Way) -> None:
     """Subscription identifiers are of the receiver alone; two receivers get each their own."""
     world = World()
@@ -223,7 +224,7 @@ def test_a_message_waits_no_longer_than_its_interval_and_tells_what_is_left(
 
 
 @pytest.mark.spec("MQTT5-3.3.2-6")
-@pytest.mark.parametrize("way", ALL, ids=name_of)
+@EVERY_WAY
 @pytest.mark.parametrize("interval_s", [1, 0x7FFF_FFFF, 0xFFFF_FFFF])
 def test_a_message_that_did_not_wait_has_its_whole_interval(way: Way, interval_s: int) -> None:
     (found,) = way(World(), message(message_expiry_interval=interval_s), [Asked("a/b")], 0)

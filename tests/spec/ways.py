@@ -66,6 +66,18 @@ def live_transient(
     return found(client)
 
 
+def live_at_qos_0(
+    world: World, message: Publish, asked: Sequence[Asked], wait_ms: int
+) -> list[Publish]:
+    """Published at QoS 0, and without a property it may go out just as it came in."""
+    return live(world, _at_qos_0(message), asked, wait_ms)
+
+
+def _at_qos_0(message: Publish) -> Publish:
+    message.qos, message.packet_id, message.dup = 0, 0, False
+    return message
+
+
 def behind(world: World, message: Publish, asked: Sequence[Asked], wait_ms: int) -> list[Publish]:
     """The subscriber is there, and its window is full."""
     return _behind(world, world.hello("s", receive_maximum=1), message, asked, wait_ms)
@@ -131,6 +143,12 @@ def retained_transient(
     client = world.transient("s")
     _send_subscribes(client, asked)
     return found(client)
+
+
+def retained_at_qos_0(
+    world: World, message: Publish, asked: Sequence[Asked], wait_ms: int
+) -> list[Publish]:
+    return retained(world, _at_qos_0(message), asked, wait_ms)
 
 
 def retained_over_a_crash(
@@ -225,6 +243,7 @@ QUEUED: Final[Sequence[Way]] = (behind, behind_transient, absent, absent_over_a_
 RETAINED: Final[Sequence[Way]] = (
     retained,
     retained_transient,
+    retained_at_qos_0,
     retained_over_a_crash,
     retained_behind,
     retained_behind_transient,
@@ -236,7 +255,7 @@ PUBLISHED: Final[Sequence[Way]] = (
     sent_again,
     sent_again_over_a_crash,
 )
-ALL: Final[Sequence[Way]] = (*PUBLISHED, *RETAINED, retained_sent_again)
+ALL: Final[Sequence[Way]] = (*PUBLISHED, live_at_qos_0, *RETAINED, retained_sent_again)
 
 
 def name_of(way: Way) -> str:
