@@ -12,8 +12,11 @@ from tests.spec.ways import (
     PUBLISHED,
     QUEUED,
     RETAINED,
+    SHARED,
     Asked,
     Way,
+    behind,
+    behind_transient,
     live_at_qos_0,
     name_of,
     retained_sent_again,
@@ -119,7 +122,7 @@ def test_dup_tells_of_this_delivery_alone(way: Way, dup: bool) -> None:
 
 @pytest.mark.spec("MQTT5-3.3.1-12")
 @pytest.mark.spec("MQTT5-3.3.1-13")
-@pytest.mark.parametrize("way", [*PUBLISHED, live_at_qos_0], ids=name_of)
+@pytest.mark.parametrize("way", [*PUBLISHED, live_at_qos_0, *SHARED], ids=name_of)
 @pytest.mark.parametrize("retain", [False, True])
 @pytest.mark.parametrize("retain_as_published", [False, True])
 def test_retain_goes_on_with_a_message_only_where_it_is_asked_for(
@@ -187,6 +190,26 @@ def test_a_retained_message_carries_the_identifier_of_the_subscription_that_brin
     assert values_of(found.properties) == {"subscription_identifiers": [identifier]}
 
 
+@pytest.mark.spec("MQTT5-3.3.4-5")
+@pytest.mark.parametrize(
+    "way", [way for way in PUBLISHED if way not in (behind, behind_transient)], ids=name_of
+)
+def test_copies_for_separate_subscriptions_carry_each_its_own_identifier(way: Way) -> None:
+    """A shared subscription brings a copy apart from the one for all others of the client."""
+    asked = [
+        Asked("a/b", 1, 1),
+        Asked("$share/g/a/b", 1, 2),
+        Asked("$share/h/#", 1, 3),
+        Asked("$share/i/a/+", 1),
+        Asked("a/#", 1, 4),
+    ]
+    copies = []
+    for found in way(World(), message(), asked, 0):
+        own = [] if found.properties is None else found.properties.subscription_identifiers
+        copies.append(sorted(own))
+    assert sorted(copies) == [[], [1, 4], [2], [3]]
+
+
 @EVERY_WAY
 def test_the_publisher_s_subscription_identifier_is_not_known_to_others(way: Way) -> None:
     """Subscription identifiers are of the receiver alone; two receivers get each their own."""
@@ -206,7 +229,7 @@ def test_the_publisher_s_subscription_identifier_is_not_known_to_others(way: Way
 
 @pytest.mark.spec("MQTT5-3.3.2-5")
 @pytest.mark.spec("MQTT5-3.3.2-6")
-@pytest.mark.parametrize("way", [*QUEUED, *RETAINED], ids=name_of)
+@pytest.mark.parametrize("way", [*QUEUED, *SHARED[1:], *RETAINED], ids=name_of)
 @pytest.mark.parametrize(
     ("wait_ms", "left_s"),
     [(0, 10), (8_999, 2), (9_000, 1), (9_999, 1), (10_000, None), (10**9, None)],
@@ -231,7 +254,7 @@ def test_a_message_that_did_not_wait_has_its_whole_interval(way: Way, interval_s
     assert values_of(found.properties) == {"message_expiry_interval": interval_s}
 
 
-@pytest.mark.parametrize("way", [*QUEUED, *RETAINED], ids=name_of)
+@pytest.mark.parametrize("way", [*QUEUED, *SHARED[1:], *RETAINED], ids=name_of)
 def test_a_message_without_interval_waits_for_ever(way: Way) -> None:
     (found,) = way(World(), message(), [Asked("a/b")], 10**12)
     assert found.properties is None

@@ -124,6 +124,28 @@ def absent_over_a_crash(
     return found(world.hello("s"))
 
 
+def shared(world: World, message: Publish, asked: Sequence[Asked], wait_ms: int) -> list[Publish]:
+    """The subscriber is the only member of its shared groups."""
+    return live(world, message, _shared(asked), wait_ms)
+
+
+def shared_absent(
+    world: World, message: Publish, asked: Sequence[Asked], wait_ms: int
+) -> list[Publish]:
+    """No member of the group is there, so the group waits."""
+    return absent(world, message, _shared(asked), wait_ms)
+
+
+def shared_absent_over_a_crash(
+    world: World, message: Publish, asked: Sequence[Asked], wait_ms: int
+) -> list[Publish]:
+    return absent_over_a_crash(world, message, _shared(asked), wait_ms)
+
+
+def _shared(asked: Sequence[Asked]) -> list[Asked]:
+    return [one._replace(topic_filter=f"$share/g/{one.topic_filter}") for one in asked]
+
+
 def retained(world: World, message: Publish, asked: Sequence[Asked], wait_ms: int) -> list[Publish]:
     """It was published before the subscriber came, and to be kept."""
     message.retain = True
@@ -255,7 +277,15 @@ PUBLISHED: Final[Sequence[Way]] = (
     sent_again,
     sent_again_over_a_crash,
 )
-ALL: Final[Sequence[Way]] = (*PUBLISHED, live_at_qos_0, *RETAINED, retained_sent_again)
+# Each subscription is a group of its own here, and brings its own copy.
+SHARED: Final[Sequence[Way]] = (shared, shared_absent, shared_absent_over_a_crash)
+ALL: Final[Sequence[Way]] = (
+    *PUBLISHED,
+    live_at_qos_0,
+    *SHARED,
+    *RETAINED,
+    retained_sent_again,
+)
 
 
 def name_of(way: Way) -> str:
