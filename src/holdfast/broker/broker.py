@@ -7,6 +7,7 @@ The driver calls ``begin_turn``, hands in all that the sockets brought, and ends
 
 from typing import final
 
+from holdfast.broker.acknowledging import Acknowledging
 from holdfast.broker.authentication import Authentication, AuthReply, AuthStep
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import (
@@ -33,11 +34,9 @@ from holdfast.broker.publishing import Publishing
 from holdfast.broker.reasons import (
     explained_connack,
     explained_disconnect,
-    explained_suback,
-    explained_unsuback,
 )
 from holdfast.broker.router import Router
-from holdfast.broker.session import Numbers, Session
+from holdfast.broker.session import Numbers
 from holdfast.broker.sessions import Sessions
 from holdfast.broker.step import DEBUG, INFO, WARNING, Event
 from holdfast.broker.subscribing import subscribe, unsubscribe
@@ -49,8 +48,6 @@ from holdfast.protocol.decode import decode, decode_publish, peek_packet_id, pee
 from holdfast.protocol.encode import (
     PINGRESP_BYTES,
     encode,
-    encode_pubcomp,
-    encode_pubrel,
 )
 from holdfast.protocol.packets import (
     CONNECT,
@@ -81,8 +78,6 @@ from holdfast.protocol.reason_codes import (
     KEEP_ALIVE_TIMEOUT,
     NORMAL_DISCONNECTION,
     NOT_AUTHORIZED,
-    PACKET_IDENTIFIER_IN_USE,
-    PACKET_IDENTIFIER_NOT_FOUND,
     PROTOCOL_ERROR,
     SERVER_SHUTTING_DOWN,
     USE_ANOTHER_SERVER,
@@ -140,6 +135,7 @@ class Broker:
         self._publishing = Publishing(
             limits, self._commits, self._router, self.delayed, self.counters, self.events
         )
+        self._acknowledging = Acknowledging(self._commits, self._delivery, groups)
         self._authentication = Authentication(auth_methods)
         self._topics = TopicCache()
         self._now_ms = now_ms
@@ -369,7 +365,7 @@ class Broker:
             return
         packet_id = peek_packet_id(buffer, framer.start, framer.end)
         if packet_id != 0:
-            self._acknowledgement(connection, packet_type, packet_id, True)
+            self._acknowledging.take(connection, packet_type, packet_id, True)
             return
         self._other(connection, decode(buffer, framer.start, framer.end, version, self._topics))
 
@@ -377,20 +373,20 @@ class Broker:
         session = connection.session
         assert session is not None
         if isinstance(packet, Puback):
-            self._acknowledgement(connection, PUBACK, packet.packet_id, True)
+            self._acknowledging.take(connection, PUBACK, packet.packet_id, True)
         elif isinstance(packet, Pubrec):
             is_success = packet.reason_code < FAILURE
-            self._acknowledgement(connection, PUBREC, packet.packet_id, is_success)
+            self._acknowledging.take(connection, PUBREC, packet.packet_id, is_success)
         elif isinstance(packet, Pubrel):
-            self._acknowledgement(connection, PUBREL, packet.packet_id, True)
+            self._acknowledging.take(connection, PUBREL, packet.packet_id, True)
         elif isinstance(packet, Pubcomp):
-            self._acknowledgement(connection, PUBCOMP, packet.packet_id, True)
+            self._acknowledging.take(connection, PUBCOMP, packet.packet_id, True)
         elif isinstance(packet, Pingreq):
             connection.answer(PINGRESP_BYTES, 0)
         elif isinstance(packet, Subscribe):
-            self._subscribe(session, connection, packet)
+            subscribe(session, connection, packet, self.limits, self._router, self._commits)
         elif isinstance(packet, Unsubscribe):
-            self._unsubscribe(session, connection, packet)
+            unsubscribe(session, connection, packet, self._router, self._commits)
         elif isinstance(packet, Disconnect):
             self._disconnect(connection, packet)
         elif isinstance(packet, Auth):
@@ -401,96 +397,6 @@ class Broker:
             raise ProtocolError(
                 PROTOCOL_ERROR, "expected a packet that a client sends, another one came"
             )
-
-    def _subscribe(self, session: Session, connection: Connection, packet: Subscribe) -> None:
-        """Take SUBSCRIBE, as far as the settings go. Source: [MQTT-3.2.2-10]."""
-        if connection.is_v5 and session.received.holds(packet.packet_id):
-            codes = [PACKET_IDENTIFIER_IN_USE] * len(packet.requests)
-            connection.answer(explained_suback(connection, packet.packet_id, codes), 0)
-            return
-        for request in packet.requests:
-            request.qos = min(request.qos, self.limits.maximum_qos)
-            if not self.limits.is_retain_available:
-                # None comes with a subscription, even if the store holds some of earlier days.
-                request.retain_handling = 2
-        subscribe(session, connection, packet, self._router, self._commits)
-
-    def _unsubscribe(self, session: Session, connection: Connection, packet: Unsubscribe) -> None:
-        if connection.is_v5 and session.received.holds(packet.packet_id):
-            codes = [PACKET_IDENTIFIER_IN_USE] * len(packet.topic_filters)
-            connection.answer(explained_unsuback(connection, packet.packet_id, codes), 0)
-            return
-        unsubscribe(session, connection, packet, self._router, self._commits)
-
-    def _acknowledgement(
-        self, connection: Connection, packet_type: int, packet_id: int, is_success: bool
-    ) -> None:
-        """Take PUBACK, PUBREC, PUBREL or PUBCOMP; is_success matters for PUBREC alone."""
-        session = connection.session
-        assert session is not None
-        commits = self._commits
-        if packet_type == PUBACK:
-            if session.sender.puback(packet_id):
-                if session.is_durable:
-                    commits.touch_lazily(session)
-                if session.group_of is not None:
-                    self._router.groups.acknowledged(session, packet_id)
-        elif packet_type == PUBREC:
-            is_known = session.sender.pubrec(packet_id, is_success)
-            if session.group_of is not None:
-                self._router.groups.acknowledged(session, packet_id)
-            if is_known:
-                # PUBREL waits for the fact that PUBREC came to be durable.
-                wait = 0
-                if session.is_durable:
-                    commits.touch(session)
-                    wait = commits.filling
-                connection.answer(encode_pubrel(packet_id), wait)
-                return
-            if is_success:
-                if connection.is_v5:
-                    answer = encode(Pubrel(packet_id, PACKET_IDENTIFIER_NOT_FOUND), MQTT_5_0)
-                    connection.answer(answer, 0)
-                else:
-                    connection.answer(encode_pubrel(packet_id), 0)
-                return
-            if session.is_durable:
-                commits.touch_lazily(session)
-        elif packet_type == PUBCOMP:
-            if session.sender.pubcomp(packet_id) and session.is_durable:
-                commits.touch_lazily(session)
-        else:
-            self._pubrel(connection, packet_id)
-            return
-        if (
-            session.is_behind
-            or session.groups is not None
-            or session.resend is not None
-            or session.retained_waiting is not None
-        ):
-            self._delivery.want_pump(session)
-
-    def _pubrel(self, connection: Connection, packet_id: int) -> None:
-        """PUBCOMP waits for the removal of the identifier to be durable."""
-        session = connection.session
-        assert session is not None
-        was_held = session.received.release(packet_id)
-        # One that an earlier connection opened does not count here [MQTT 5.0 §4.9].
-        if was_held and connection.received_open > 0:
-            connection.received_open -= 1
-        wait = 0
-        if session.is_durable:
-            if was_held:
-                self._commits.touch(session)
-            # The removal that an earlier PUBREL began may still be on its way to the disk.
-            wait = self._commits.filling
-        # After a resume a repeated PUBREL is nothing unusual: its PUBCOMP may have been lost. There
-        # are clients (MQTT.js) that tell their user of a failed publish for 0x92.
-        if was_held or connection.is_resumed or not connection.is_v5:
-            connection.answer(encode_pubcomp(packet_id), wait)
-        else:
-            answer = encode(Pubcomp(packet_id, PACKET_IDENTIFIER_NOT_FOUND), MQTT_5_0)
-            connection.answer(answer, wait)
 
     # --- connecting and disconnecting
 

@@ -2,8 +2,8 @@
 
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import Connection
-from holdfast.broker.limits import ENDED_SUBSCRIPTIONS_MAX, RETAINED_WAITING_MAX
-from holdfast.broker.reasons import explained_suback
+from holdfast.broker.limits import ENDED_SUBSCRIPTIONS_MAX, RETAINED_WAITING_MAX, Limits
+from holdfast.broker.reasons import explained_suback, explained_unsuback
 from holdfast.broker.router import Router
 from holdfast.broker.session import (
     OPTION_NO_LOCAL,
@@ -18,6 +18,7 @@ from holdfast.protocol.packets import Subscribe, SubscriptionRequest, Unsuback, 
 from holdfast.protocol.reason_codes import (
     FAILURE,
     NO_SUBSCRIPTION_EXISTED,
+    PACKET_IDENTIFIER_IN_USE,
     QUOTA_EXCEEDED,
     SUCCESS,
 )
@@ -28,13 +29,19 @@ def subscribe(
     session: Session,
     connection: Connection,
     packet: Subscribe,
+    limits: Limits,
     router: Router,
     commits: Commits,
 ) -> None:
     """Carry out a SUBSCRIBE and answer it; the subscriptions are durable before SUBACK leaves.
 
     Raises ProtocolError for an invalid filter before 5.0, which ends the connection.
+    Source: [MQTT-3.2.2-10] for a broker that does not support every QoS.
     """
+    if _is_identifier_in_use(session, connection, packet.packet_id):
+        codes = [PACKET_IDENTIFIER_IN_USE] * len(packet.requests)
+        connection.answer(explained_suback(connection, packet.packet_id, codes), 0)
+        return
     if not connection.is_v5:
         # All of them first: where there is no SUBACK, none of the others may count.
         for request in packet.requests:
@@ -43,7 +50,7 @@ def subscribe(
     identifier = 0
     if properties is not None and properties.subscription_identifiers:
         identifier = properties.subscription_identifiers[0]
-    codes: list[int] = []
+    codes = []
     with_retained: dict[str, list[Message]] = {}  # by topic filter: each brings them once
     waiting = session.retained_waiting
     retained_count = 0 if waiting is None else len(waiting) - session.retained_next
@@ -55,10 +62,11 @@ def subscribe(
             codes.append(refusal if connection.is_v5 else FAILURE)
             continue
         is_new = request.topic_filter not in session.subscriptions
+        request.qos = min(request.qos, limits.maximum_qos)
         _put(session, request, identifier, router, commits)
         codes.append(request.qos)
-        if is_shared(request.topic_filter):
-            continue  # the standard has it bring no retained messages: §4.8.2
+        if is_shared(request.topic_filter) or not limits.is_retain_available:
+            continue  # the standard has a shared one bring no retained messages: §4.8.2
         # [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
         brings_retained = request.retain_handling == 0 or (request.retain_handling == 1 and is_new)
         if brings_retained and request.topic_filter not in with_retained:
@@ -79,7 +87,11 @@ def unsubscribe(
     commits: Commits,
 ) -> None:
     """Carry out an UNSUBSCRIBE and answer it; the removal is durable before UNSUBACK leaves."""
-    codes: list[int] = []
+    if _is_identifier_in_use(session, connection, packet.packet_id):
+        codes = [PACKET_IDENTIFIER_IN_USE] * len(packet.topic_filters)
+        connection.answer(explained_unsuback(connection, packet.packet_id, codes), 0)
+        return
+    codes = []
     for topic_filter in packet.topic_filters:
         subscription = session.subscriptions.get(topic_filter)
         if subscription is None:
@@ -91,6 +103,11 @@ def unsubscribe(
     if not connection.is_v5:
         codes = []
     connection.answer(encode(Unsuback(packet.packet_id, codes), connection.version), wait)
+
+
+def _is_identifier_in_use(session: Session, connection: Connection, packet_id: int) -> bool:
+    """Whether a QoS 2 exchange of the client holds it; before 5.0 no code says so."""
+    return connection.is_v5 and session.received.holds(packet_id)
 
 
 def _refusal(request: SubscriptionRequest, session: Session) -> int:
