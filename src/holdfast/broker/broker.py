@@ -34,6 +34,8 @@ from holdfast.broker.publishing import Publishing
 from holdfast.broker.reasons import (
     explained_connack,
     explained_disconnect,
+    farewell,
+    redirection,
 )
 from holdfast.broker.router import Router
 from holdfast.broker.session import Numbers
@@ -43,7 +45,6 @@ from holdfast.broker.subscribing import subscribe, unsubscribe
 from holdfast.broker.sys_topics import SysTopics
 from holdfast.broker.topic_tree import TopicTree
 from holdfast.errors import ProtocolError, Refused
-from holdfast.message import Properties
 from holdfast.protocol.decode import decode, decode_publish, peek_packet_id, peek_version
 from holdfast.protocol.encode import (
     PINGRESP_BYTES,
@@ -79,8 +80,6 @@ from holdfast.protocol.reason_codes import (
     NORMAL_DISCONNECTION,
     NOT_AUTHORIZED,
     PROTOCOL_ERROR,
-    SERVER_SHUTTING_DOWN,
-    USE_ANOTHER_SERVER,
     connack_return_code,
     reason_name,
 )
@@ -318,24 +317,9 @@ class Broker:
         """End all connections; the wills and states that follow are in the last batch."""
         for connection in list(self._connections.values()):
             if connection.state == CONNECTED and connection.is_v5:
-                connection.send_last(self._farewell(connection))
+                connection.send_last(farewell(connection, self.limits))
             self._lost(connection)
         self._commits.hurry_lazy()
-
-    def _farewell(self, connection: Connection) -> bytes:
-        """The DISCONNECT at the end; it names the server to go to, if there is one.
-
-        Source: MQTT 5.0 §4.11.
-        """
-        limits = self.limits
-        if limits.server_reference:
-            code = limits.redirect_code or USE_ANOTHER_SERVER
-            properties = Properties()
-            properties.server_reference = limits.server_reference
-            data = encode(Disconnect(code, properties), MQTT_5_0)
-            if not connection.is_too_large(data):
-                return data
-        return encode(Disconnect(SERVER_SHUTTING_DOWN), MQTT_5_0)
 
     # --- packets
 
@@ -411,7 +395,7 @@ class Broker:
         self.counters.connects += 1
         connection.introduce(packet)
         if self.limits.redirect_code != 0:
-            self._redirect(connection)
+            self._refuse(connection, self.limits.redirect_code, "sent to another server")
             return
         if self._authentication.connect(connection, packet):
             self._carry_out(connection, packet, None)
@@ -436,24 +420,6 @@ class Broker:
         self._tell(DEBUG, "connected", connection)
         if connection.state == CONNECTED and connection.keep_alive_ms > 0:
             self._await_keep_alive(connection)
-
-    def _redirect(self, connection: Connection) -> None:
-        """Send a client to another server. Source: MQTT 5.0 §4.11."""
-        code = self.limits.redirect_code
-        detail = reason_name(code)
-        reference = self.limits.server_reference
-        if connection.is_v5 and reference:
-            properties = Properties()
-            properties.server_reference = reference
-            data = encode(Connack(False, code, properties), MQTT_5_0)
-            if not connection.is_too_large(data):
-                connection.send(data, 0)
-                detail = ""
-        if detail:
-            self._send_refusal(connection, code, detail)
-        self.counters.refused_connections += 1
-        self._tell(INFO, f"refused: {reason_name(code)}", connection)
-        self._lost(connection)
 
     def _disconnect(self, connection: Connection, packet: Disconnect) -> None:
         """Take DISCONNECT. Source: [MQTT-3.14.4-3]; session expiry: MQTT 5.0 §3.14.2.2.2."""
@@ -523,7 +489,10 @@ class Broker:
         if connection.version >= MQTT_5_0:
             if reason_code not in CONNACK_CODES:
                 reason_code = PROTOCOL_ERROR
-            data = explained_connack(connection, reason_code, detail)
+            if reason_code == self.limits.redirect_code:
+                data = redirection(connection, self.limits)
+            else:
+                data = explained_connack(connection, reason_code, detail)
             if not connection.is_too_large(data):
                 connection.send(data, 0)
         elif connection.version >= 0:

@@ -1,9 +1,10 @@
-"""Answers that say why: a Reason String beside the reason code, where the client may get one.
+"""Answers that say why, or where else to go, where the client may get that.
 
-Source: MQTT 5.0 §4.13, [MQTT-3.1.2-29].
+Source: MQTT 5.0 §4.11, §4.13, [MQTT-3.1.2-29].
 """
 
 from holdfast.broker.connection import Connection
+from holdfast.broker.limits import Limits
 from holdfast.message import Properties
 from holdfast.protocol.encode import encode
 from holdfast.protocol.packets import (
@@ -15,7 +16,12 @@ from holdfast.protocol.packets import (
     Suback,
     Unsuback,
 )
-from holdfast.protocol.reason_codes import FAILURE, reason_name
+from holdfast.protocol.reason_codes import (
+    FAILURE,
+    SERVER_SHUTTING_DOWN,
+    USE_ANOTHER_SERVER,
+    reason_name,
+)
 
 
 def explained_connack(connection: Connection, reason_code: int, detail: str) -> bytes:
@@ -75,6 +81,32 @@ def explained_unsuback(connection: Connection, packet_id: int, codes: list[int])
         if not connection.is_too_large(data):
             return data
     return encode(Unsuback(packet_id, codes), MQTT_5_0)
+
+
+def redirection(connection: Connection, limits: Limits) -> bytes:
+    """The CONNACK of 5.0 with which a redirecting server turns everyone away."""
+    code = limits.redirect_code
+    if limits.server_reference:
+        data = encode(Connack(False, code, _reference(limits)), MQTT_5_0)
+        if not connection.is_too_large(data):
+            return data
+    return explained_connack(connection, code, reason_name(code))
+
+
+def farewell(connection: Connection, limits: Limits) -> bytes:
+    """The DISCONNECT of 5.0 from a server that stops; it names the next one, if there is one."""
+    if limits.server_reference:
+        code = limits.redirect_code or USE_ANOTHER_SERVER
+        data = encode(Disconnect(code, _reference(limits)), MQTT_5_0)
+        if not connection.is_too_large(data):
+            return data
+    return encode(Disconnect(SERVER_SHUTTING_DOWN), MQTT_5_0)
+
+
+def _reference(limits: Limits) -> Properties:
+    properties = Properties()
+    properties.server_reference = limits.server_reference
+    return properties
 
 
 def _reason(detail: str) -> Properties:
