@@ -98,6 +98,14 @@ def test_expiry_is_counted_down(qos: int, waited_ms: int, left_s: int) -> None:
     assert packet_of(outgoing, form) == expected(message, left_s, form)
 
 
+@pytest.mark.parametrize("set_back_ms", [0, 1, 100_000])
+def test_the_longest_expiry_survives_a_clock_that_is_set_back(set_back_ms: int) -> None:
+    message = Message("a", b"p", 1, False, None, NOW_MS + 0xFFFF_FFFF * 1000)
+    outgoing = Outgoing(message, NOW_MS - set_back_ms, None, False)
+    form: Form = (True, 1, False, False, 5, [])
+    assert packet_of(outgoing, form) == expected(message, 0xFFFF_FFFF, form)
+
+
 @pytest.mark.parametrize("wire_is_v5", [True, False])
 def test_a_packet_goes_out_as_it_came_in_only_where_it_fits(wire_is_v5: bool) -> None:
     message = Message("a", b"p", 0, False, own_properties())

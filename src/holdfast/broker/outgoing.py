@@ -1,6 +1,6 @@
 """The PUBLISH packets of one message: each form is encoded once, however many receive it."""
 
-from typing import final
+from typing import Final, final
 
 from holdfast.broker.connection import Connection
 from holdfast.broker.session import Subscription
@@ -8,6 +8,8 @@ from holdfast.message import Message, Properties
 from holdfast.protocol.encode import encode, packet_id_bytes, publish_parts
 from holdfast.protocol.packets import Publish
 from holdfast.protocol.properties import forwarded_properties
+
+MESSAGE_EXPIRY_S_MAX: Final = 0xFFFF_FFFF  # what a Message Expiry Interval can say
 
 
 @final
@@ -153,7 +155,9 @@ class Outgoing:
             properties = Properties()
         if message.expires_at_ms != 0:
             left_ms = message.expires_at_ms - self._now_ms
-            properties.message_expiry_interval = (left_ms + 999) // 1000 if left_ms > 0 else 0
+            left_s = (left_ms + 999) // 1000 if left_ms > 0 else 0
+            # A clock that was set back leaves more than there was, which may not fit the field.
+            properties.message_expiry_interval = min(left_s, MESSAGE_EXPIRY_S_MAX)
         if identifiers is not None:
             properties.subscription_identifiers = identifiers
         return properties
