@@ -62,9 +62,21 @@ def ends_its_session(subscriber: Client) -> None:
     subscriber.send(Disconnect(0, properties))
 
 
+def comes_back_for_a_session_that_is_not_kept(subscriber: Client) -> None:
+    subscriber._world.connect("s", expiry_s=0)
+
+
 @pytest.mark.spec("MQTT5-4.3.2-4")
 @pytest.mark.parametrize("qos", [1, 2])
-@pytest.mark.parametrize("change", [unsubscribes, subscribes_at_qos_0, ends_its_session])
+@pytest.mark.parametrize(
+    "change",
+    [
+        unsubscribes,
+        subscribes_at_qos_0,
+        ends_its_session,
+        comes_back_for_a_session_that_is_not_kept,
+    ],
+)
 def test_an_acknowledgement_does_not_rely_on_a_change_that_a_crash_takes_back(
     change: Callable[[Client], None], qos: int
 ) -> None:

@@ -169,6 +169,9 @@ class Sessions:
         self.online_max = max(self.online_max, self.online)
         session.epoch += 1
         session.version = packet.version
+        if session.is_durable and expiry_s == 0:
+            # Nothing is logged for it from now on, but a crash may bring back that it is kept.
+            self._router.removal_wait = self._commits.filling
         session.expiry_s = expiry_s
         session.disconnected_at_ms = 0
         session.is_reading = False
