@@ -1,4 +1,4 @@
-"""The deadlines, against a sorted list."""
+"""The deadlines, against a sorted list; and how many of them the sessions leave behind."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +12,10 @@ from holdfast.broker.deadlines import (
     WILL_DUE,
     Deadlines,
 )
+from holdfast.broker.limits import DEADLINES_SPARE
+from holdfast.message import Properties
+from holdfast.protocol.packets import Will
+from tests.broker.world import World
 
 SETTINGS = settings(derandomize=True, deadline=None, database=None)
 KINDS = [CONNECT_TIMEOUT, KEEP_ALIVE, SESSION_EXPIRY, WILL_DUE, LAZY_COMMIT]
@@ -59,3 +63,33 @@ def test_the_entry_of_delayed_messages_moves() -> None:
     assert deadlines.take_due(2_000) == (2_000, DELAYED_DUE, 0)
     assert deadlines.next_ms == -1
     assert deadlines.take_due(3_000) is None
+
+
+def test_what_is_replaced_comes_in_order_too() -> None:
+    deadlines = Deadlines()
+    deadlines.add(5, WILL_DUE, 1)
+    deadlines.add(3, KEEP_ALIVE, 2)
+    assert deadlines.count == 2
+    deadlines.replace([entry for entry in [*deadlines.entries, (1, WILL_DUE, 9)] if entry[0] != 3])
+    assert deadlines.take_due(9) == (1, WILL_DUE, 9)
+    assert deadlines.take_due(9) == (5, WILL_DUE, 1)
+    assert deadlines.count == 0
+
+
+def test_who_comes_and_goes_leaves_no_deadlines_behind() -> None:
+    """Each session here ends long before its expiry, and its will is never due."""
+    world = World()
+    world.hello("stays", expiry_s=500_000).cut()
+    for _ in range(3 * DEADLINES_SPARE // 2):
+        properties = Properties()
+        properties.will_delay_interval = 900_000
+        will = Will("w", b"", 0, False, properties)
+        world.connect("c", clean=True, expiry_s=1_000_000, will=will).cut()
+    assert world.broker._deadlines.count <= 2 * DEADLINES_SPARE
+    world.advance(499_000_000)
+    assert world.broker.sessions.find("stays") is not None
+    world.advance(1_000_000)
+    assert world.broker.sessions.find("stays") is None
+    world.advance(500_000_000)
+    assert world.broker.sessions.count == 0
+    assert world.broker.next_deadline_ms == -1

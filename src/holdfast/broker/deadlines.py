@@ -16,12 +16,28 @@ DELAYED_DUE: Final = 6  # of the earliest delayed message, with the number 0
 class Deadlines:
     """Entries (due, kind, number). One that no longer holds is not taken out: its taker checks.
 
+    So whoever adds entries that lie far ahead must ``replace`` them by those that hold, at times.
     ``delayed_ms`` is the one entry of DELAYED_DUE, -1 for none: it moves, and does not add up.
     """
 
     def __init__(self) -> None:
         self.delayed_ms = -1
         self._heap: list[tuple[int, int, int]] = []
+
+    @property
+    def count(self) -> int:
+        """How many entries there are, those that no longer hold included."""
+        return len(self._heap)
+
+    @property
+    def entries(self) -> list[tuple[int, int, int]]:
+        """All of them, in no order; the list is the caller's."""
+        return self._heap.copy()
+
+    def replace(self, entries: list[tuple[int, int, int]]) -> None:
+        """Keep these alone. The list is kept, not copied."""
+        heapq.heapify(entries)
+        self._heap = entries
 
     @property
     def next_ms(self) -> int:

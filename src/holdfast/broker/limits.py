@@ -17,6 +17,7 @@ ROUTE_TOPIC_CHARACTERS_MAX: Final = 256  # of such a topic: with both, some 15 M
 RETAINED_WAITING_MAX: Final = 100_000  # retained messages under way to a session; then SUBACK 0x97
 DELAYED_DUE_MAX: Final = 1000  # delayed messages published into one batch
 DELAYED_DUE_BYTES_MAX: Final = 4 * 1024 * 1024  # of those, or a single larger one
+DEADLINES_SPARE: Final = 1024  # entries beyond twice those that hold, then the others are let go
 INPUT_UNCOMMITTED_BYTES_MAX: Final = 4 * 1024 * 1024  # of one publisher, then it is not read
 LOG_MARKS_MAX: Final = 1024  # points of the log that ``$SYS`` knows the size of the rest from
 LATENCIES_MAX: Final = 4096  # commits that the percentiles of one interval of ``$SYS`` come from

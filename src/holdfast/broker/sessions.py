@@ -10,7 +10,7 @@ from holdfast.broker.connection import CONNECTED, Connection
 from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import SESSION_EXPIRY, WILL_DUE, Deadlines
 from holdfast.broker.delayed import Delayed, address_of, is_delayed
-from holdfast.broker.limits import EXPIRY_NEVER, Limits
+from holdfast.broker.limits import DEADLINES_SPARE, EXPIRY_NEVER, Limits
 from holdfast.broker.publishing import is_format_broken
 from holdfast.broker.reasons import explained_disconnect
 from holdfast.broker.router import Router
@@ -65,6 +65,7 @@ class Sessions:
         self._numbers = numbers
         self.online = 0  # sessions with a connection
         self.online_max = 0  # at once, so far
+        self._tidy_at = DEADLINES_SPARE  # so many deadlines, then those that no longer hold go
 
     @property
     def count(self) -> int:
@@ -344,7 +345,28 @@ class Sessions:
             session.expiry_listed_ms = due_ms
         else:
             session.will_listed_ms = due_ms
+        if self._deadlines.count >= self._tidy_at:
+            self._tidy()
         self._deadlines.add(due_ms, kind, session.number)
+
+    def _tidy(self) -> None:
+        """Let the deadlines of sessions go that ended early or have an earlier one since.
+
+        They may lie a century ahead, and whoever comes and goes makes one each time.
+        """
+        kept: list[tuple[int, int, int]] = []
+        for entry in self._deadlines.entries:
+            due_ms, kind, number = entry
+            if kind in (SESSION_EXPIRY, WILL_DUE):
+                session = self._by_number.get(number)
+                if session is None:
+                    continue
+                is_expiry = kind == SESSION_EXPIRY
+                if due_ms != (session.expiry_listed_ms if is_expiry else session.will_listed_ms):
+                    continue
+            kept.append(entry)
+        self._deadlines.replace(kept)
+        self._tidy_at = 2 * len(kept) + DEADLINES_SPARE
 
     def _end(self, session: Session, is_online: bool, now_ms: int) -> None:
         """End the session for good: its will, if one waits, is published; the rest goes.
