@@ -12,6 +12,8 @@ export PATH := $(PATH):/usr/sbin:/sbin
 PYTHON ?= python3
 LISTEN ?= 127.0.0.1:1883
 DATA_DIR ?= ./data
+FUZZ_INPUTS ?= 1000000
+FUZZ_SEED ?= 1
 
 VENV := .venv
 STAMPS := $(VENV)/.stamps
@@ -29,10 +31,11 @@ EXPECT := $(if $(filter 1,$(HOLDFAST_PURE)),pure,compiled)
 
 # The tests of the compiled modules, for their second run by the interpreter.
 PURE_TESTS := $(wildcard tests/test_build.py tests/test_errors.py tests/test_message.py \
-	tests/protocol tests/broker tests/sim tests/spec/test_mqtt*.py tests/store/test_records.py)
+	tests/protocol tests/broker tests/fuzz tests/sim tests/spec/test_mqtt*.py \
+	tests/store/test_records.py)
 
 .PHONY: help setup serve test lint types test-installed test-interpreted conformance bench \
-	clean
+	fuzz clean
 
 help:
 	@echo 'make serve   build and start the broker on $(LISTEN), with its data in $(DATA_DIR)'
@@ -40,6 +43,7 @@ help:
 	@echo 'make setup   leave a ready .venv/bin/holdfast'
 	@echo 'make conformance   prove the standards, statement by statement, into docs/reference'
 	@echo 'make bench   measure Holdfast beside Mosquitto'
+	@echo 'make fuzz    try $(FUZZ_INPUTS) inputs on the protocol and the broker, with seed $(FUZZ_SEED)'
 	@echo 'make clean   remove all that was built (not $(DATA_DIR))'
 
 setup: $(BUILT)
@@ -93,6 +97,11 @@ bench: $(BUILT) $(STAMPS)/test-tools
 	@tools/debian-packages mosquitto:mosquitto mosquitto-clients:mosquitto_sub
 	@$(VENV)/bin/python -m bench $(BENCH)
 
+fuzz: $(BUILT) $(STAMPS)/test-tools
+	@$(MAKE) $(STAMPS)/fuzz-tools 2>/dev/null || \
+	  echo 'the coverage-guided part needs atheris, which has no wheel here; the rest goes on'
+	@$(VENV)/bin/python -m tests.fuzz run --inputs '$(FUZZ_INPUTS)' --seed '$(FUZZ_SEED)'
+
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info tests/node/node_modules
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -117,6 +126,10 @@ $(STAMPS)/build-tools: pyproject.toml $(STAMPS)/created
 
 $(STAMPS)/test-tools: pyproject.toml $(STAMPS)/created
 	@$(call install,["project"]["optional-dependencies"]["test"])
+	@touch $@
+
+$(STAMPS)/fuzz-tools: pyproject.toml $(STAMPS)/created
+	@$(call install,["project"]["optional-dependencies"]["fuzz"]) --only-binary :all: 2>/dev/null
 	@touch $@
 
 # A wheel, and not an editable install: `src` never holds compiled modules, so that
