@@ -24,7 +24,6 @@ import pytest
 REPOSITORY: Final = Path(__file__).parent.parent
 SPEC: Final = REPOSITORY / "tests" / "spec"
 PAGE: Final = REPOSITORY / "docs" / "reference" / "conformance.md"
-MISSING: Final = SPEC / "missing.toml"
 UNREACHABLE: Final = SPEC / "unreachable.toml"
 
 # What a mark says in the place of the standard's own `MQTT-`, and the standard.
@@ -68,9 +67,9 @@ and the tests disagree.
 - **proven**: all of its tests pass. A statement about clients is proven by what the broker answers
   to a client that breaks it.
 - **client's**: only a client can obey it, and the client is not built yet.
-- **unreachable**: no test can prove it, for the reason given.
+- **unreachable**: no test can prove it now, for the reason given.
 - **failing**: one of its tests fails, or is known to fail.
-- **missing**: it has no test yet.
+- **missing**: it has no test; `make test` fails.
 """
 
 
@@ -143,11 +142,6 @@ def read_unreachable() -> dict[str, str]:
     return {one["id"]: one["reason"] for one in read_tables(UNREACHABLE, "unreachable")}
 
 
-def read_missing() -> list[str]:
-    """The statements that are known to have no test yet; without a file there are none."""
-    return [one["id"] for one in read_tables(MISSING, "missing")] if MISSING.exists() else []
-
-
 def read_tables(path: Path, name: str) -> list[dict[str, str]]:
     tables: list[dict[str, str]] = tomllib.loads(path.read_text(encoding="utf-8")).get(name, [])
     return tables
@@ -209,14 +203,6 @@ def summary(rows: Iterable[Row]) -> Iterator[str]:
         yield f"| {title} | {' | '.join(str(count) for count in counts)} |"
 
 
-def render_missing(missing: Iterable[str]) -> str:
-    entries = "".join(f'    {{ id = "{id}" }},\n' for id in missing)
-    return (
-        "# The statements that no test proves yet. `make conformance` takes out those that\n"
-        f"# now have one; it never adds any.\nmissing = [\n{entries}]\n"
-    )
-
-
 # --- the command
 
 
@@ -243,12 +229,6 @@ def main(arguments: Sequence[str]) -> int:
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         return code
     statements, unreachable = read_statements(), read_unreachable()
-    open_ones = set(uncovered(statements, marks, unreachable))
-    missing = [id for id in read_missing() if id in open_ones]
-    if missing:
-        MISSING.write_text(render_missing(missing), encoding="utf-8")
-    else:
-        MISSING.unlink(missing_ok=True)
     PAGE.write_text(render(statements, marks, unreachable), encoding="utf-8")
     print(*summary((one, *outcome(one, marks, unreachable)) for one in statements), sep="\n")
     return code
