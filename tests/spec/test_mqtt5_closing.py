@@ -94,6 +94,20 @@ def test_what_the_client_is_sent_does_not_keep_it_alive() -> None:
 
 
 @pytest.mark.spec("MQTT5-3.1.2-22")
+@pytest.mark.spec("MQTT5-3.1.2-22")
+def test_bytes_that_complete_no_packet_keep_nothing_alive() -> None:
+    world = World()
+    client = world.hello("c", keep_alive=10)
+    for byte in encode(Publish("t", b"x" * 200), 5)[:14]:
+        world.advance(1_000)
+        client.send_bytes(bytes([byte]))
+    assert client.is_open
+    world.advance(999)
+    assert client.is_open
+    world.advance(1)
+    assert not client.is_open
+
+
 def test_keep_alive_0_never_ends() -> None:
     world = World()
     client = world.hello("c", keep_alive=0)

@@ -325,8 +325,8 @@ def test_one_unsuback_says_for_each_filter_in_its_place_what_became_of_it(clean:
     for topic_filter in ("a", "b/#", "+"):
         client.subscribe(topic_filter, 1)
     client.packets()
-    answer = unsubscribe(client, 300, "x", "b/#", "a", "a", "b/+", "#")
-    assert answer == ["UNSUBACK #300 0x11 0x00 0x00 0x11 0x11 0x11"]
+    answer = unsubscribe(client, 300, "x", "b/#", "a", "a", "b/+", "#", "a#")
+    assert answer == ["UNSUBACK #300 0x11 0x00 0x00 0x11 0x11 0x11 0x8F"]
     assert filters_of(world, "c") == {"+"}
 
 

@@ -172,7 +172,6 @@ class Broker:
         """Take the next bytes of a connection and act on every packet they complete."""
         if connection.state == CLOSED:
             return
-        connection.last_received_ms = self._now_ms
         self.counters.bytes_received += len(data)
         framer = connection.framer
         try:
@@ -329,6 +328,8 @@ class Broker:
         framer = connection.framer
         while connection.state < HELD and framer.next_frame():
             counters.packets_received += 1
+            # Whole packets count, not bytes: half a packet keeps nothing alive [MQTT-3.1.2-22].
+            connection.last_received_ms = self._now_ms
             self._packet(connection)
 
     def _packet(self, connection: Connection) -> None:

@@ -95,7 +95,7 @@ def unsubscribe(
     for topic_filter in packet.topic_filters:
         subscription = session.subscriptions.get(topic_filter)
         if subscription is None:
-            codes.append(NO_SUBSCRIPTION_EXISTED)
+            codes.append(_filter_fault(topic_filter) or NO_SUBSCRIPTION_EXISTED)
         else:
             _take_out(session, subscription, router, commits)
             codes.append(SUCCESS)
@@ -112,12 +112,20 @@ def _is_identifier_in_use(session: Session, connection: Connection, packet_id: i
 
 def _refusal(request: SubscriptionRequest, session: Session) -> int:
     """The reason code that refuses a filter, SUCCESS for one to accept."""
-    try:
-        check_filter(request.topic_filter)
-    except ProtocolError as error:
-        return error.reason_code
+    fault = _filter_fault(request.topic_filter)
+    if fault != SUCCESS:
+        return fault
     if session.closed is not None and len(session.closed) >= ENDED_SUBSCRIPTIONS_MAX:
         return QUOTA_EXCEEDED
+    return SUCCESS
+
+
+def _filter_fault(topic_filter: str) -> int:
+    """The reason code for what is no Topic Filter, SUCCESS for one."""
+    try:
+        check_filter(topic_filter)
+    except ProtocolError as error:
+        return error.reason_code
     return SUCCESS
 
 
