@@ -324,13 +324,16 @@ class Broker:
 
     def _packets(self, connection: Connection) -> None:
         """Act on all that is complete, as far as it may be taken now."""
-        counters = self.counters
         framer = connection.framer
-        while connection.state < HELD and framer.next_frame():
-            counters.packets_received += 1
-            # Whole packets count, not bytes: half a packet keeps nothing alive [MQTT-3.1.2-22].
-            connection.last_received_ms = self._now_ms
-            self._packet(connection)
+        before = framer.frames
+        try:
+            while connection.state < HELD and framer.next_frame():
+                self._packet(connection)
+        finally:
+            if framer.frames > before:
+                self.counters.packets_received += framer.frames - before
+                # Whole packets count, not bytes: half of one keeps nothing alive [MQTT-3.1.2-22].
+                connection.last_received_ms = self._now_ms
 
     def _packet(self, connection: Connection) -> None:
         """Act on the packet that the framer stands at."""

@@ -32,6 +32,17 @@ class Outgoing:
         self._head2_v5: bytes | None = None
         self._tail_v5: bytes = b""
 
+    def begin(self, message: Message, now_ms: int, wire: bytes | None, wire_is_v5: bool) -> None:
+        """Start again with another message."""
+        self.message = message
+        self._now_ms = now_ms
+        self._qos0_v4 = wire if not wire_is_v5 else None
+        self._qos0_v5 = wire if wire_is_v5 else None
+        self._head1_v4 = None
+        self._head2_v4 = None
+        self._head1_v5 = None
+        self._head2_v5 = None
+
     def packet_to(
         self,
         connection: Connection,

@@ -24,7 +24,7 @@ class Framer:
 
     After ``next_frame`` has answered True, ``buffer[start:end]`` is one complete packet and
     ``body`` the place of its first byte behind the fixed header. ``buffer`` is immutable and may
-    be kept; the four attributes change with the next call. ``packet_bytes_max`` counts the fixed
+    be kept; these attributes change with the next call. ``packet_bytes_max`` counts the fixed
     header too and may be changed between packets. After an error there is no next packet: the
     place where it would begin is not known.
     """
@@ -35,6 +35,7 @@ class Framer:
         self.start: i64 = 0
         self.body: i64 = 0
         self.end: i64 = 0  # and the start of what comes next
+        self.frames: i64 = 0  # handed out so far
         # What came behind ``buffer``; the first chunk counts from ``_queued_start`` on.
         self._queued: list[bytes] = []
         self._queued_start: i64 = 0
@@ -81,6 +82,7 @@ class Framer:
                 self.start = start
                 self.body = start + 2
                 self.end = end
+                self.frames += 1
                 return True
         return self._next_frame_elsewhere()
 
@@ -118,6 +120,7 @@ class Framer:
         self.start = self.end
         self.body = self.start + header_bytes
         self.end = self.start + packet_bytes
+        self.frames += 1
         return True
 
     def _take_queued(self, buffer: bytes, start: i64) -> None:
