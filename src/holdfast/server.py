@@ -20,7 +20,8 @@ from holdfast.broker.shared_group import SHARED_STRATEGIES
 from holdfast.config import ListenAddress, ServerRedirect, Settings
 from holdfast.errors import StoreError
 from holdfast.logs import get_logger, setup_logging
-from holdfast.net.driver import Driver, wall_clock_ms
+from holdfast.net.clock import Clock
+from holdfast.net.driver import Driver
 from holdfast.protocol.reason_codes import SERVER_MOVED, USE_ANOTHER_SERVER
 from holdfast.store.interface import Store
 from holdfast.store.lock import DataLock
@@ -83,14 +84,15 @@ async def _serve(settings: Settings, store: Store) -> int:
 
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
+    clock = Clock()
     broker = Broker(
         _limits(settings),
         store.load(),
-        wall_clock_ms(),
+        clock(),
         instance=secrets.token_hex(4),
         version=f"holdfast {__version__}",
     )
-    driver = Driver(broker=broker, store=store, failed=end)
+    driver = Driver(broker=broker, store=store, failed=end, clock_ms=clock)
     listeners: list[asyncio.Server] = []
     try:
         for address in settings.listen:

@@ -8,7 +8,8 @@ from typing import Self
 from holdfast.auth.interface import Authenticator
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import Limits
-from holdfast.net.driver import Driver, wall_clock_ms
+from holdfast.net.clock import Clock
+from holdfast.net.driver import Driver
 from holdfast.store.memory import MemoryStore
 from tests.support.wire import PATIENCE_S
 
@@ -54,11 +55,13 @@ class LocalServer:
     async def _serve(self) -> None:
         store = MemoryStore()
         methods = self._authenticator.methods
-        broker = Broker(self._limits, store.load(), wall_clock_ms(), "local", "test", methods)
+        clock = Clock()
+        broker = Broker(self._limits, store.load(), clock(), "local", "test", methods)
         driver = Driver(
             broker=broker,
             store=store,
             failed=self._failures.append,
+            clock_ms=clock,
             authenticator=self._authenticator,
         )
         listener = await self._loop.create_server(driver.protocol, "127.0.0.1", 0)

@@ -32,11 +32,6 @@ _log = get_logger(__name__)
 ReadResult = LogSlice | list[LogEntry]
 
 
-def wall_clock_ms() -> int:
-    """Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
 class Driver:
     """Joins the broker, its connections and the store on one event loop.
 
@@ -51,7 +46,7 @@ class Driver:
         broker: Broker,
         store: Store,
         failed: Callable[[BaseException], None],
-        clock_ms: Callable[[], int] = wall_clock_ms,
+        clock_ms: Callable[[], int],
         authenticator: Authenticator | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
