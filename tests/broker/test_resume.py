@@ -114,3 +114,56 @@ def test_a_message_from_behind_carries_the_identifiers_of_subscriptions_replaced
     (second,) = subscriber.packets()
     assert isinstance(second, Publish) and second.properties is not None
     assert sorted(second.properties.subscription_identifiers) == [1, 2]
+
+
+@pytest.mark.parametrize("how", ["unsubscribed", "subscribed anew"])
+@pytest.mark.parametrize("is_crash", [False, True], ids=["cut", "crash"])
+def test_a_message_is_sent_again_as_it_was_though_its_subscription_has_changed(
+    how: str, is_crash: bool
+) -> None:
+    """With RETAIN as published and the Subscription Identifier that it had."""
+    world = World()
+    client = world.hello("s")
+    client.subscribe("t", 1, retain_as_published=True, identifier=7)
+    world.transient("p").publish("t", "m", 1, 1, retain=True)
+    if how == "unsubscribed":
+        client.unsubscribe("t")
+    else:
+        client.subscribe("t", 1, identifier=9, retain_handling=2)
+    if is_crash:
+        world.crash()
+        world.restart()
+    else:
+        client.cut()
+    client = world.hello("s")
+    (again,) = client.packets()
+    assert isinstance(again, Publish) and again.properties is not None
+    assert (again.dup, again.retain) == (True, True)
+    assert again.properties.subscription_identifiers == [7]
+    client.send(Puback(again.packet_id))
+
+    # It is the message that keeps it, and nothing else does.
+    client.unsubscribe("t")
+    client.disconnect()
+    session = world.broker.sessions.find("s")
+    assert session is not None and session.closed is None
+    assert world.broker.trim_point() == world.broker._commits.next_lsn
+
+
+def test_an_ended_subscription_that_a_message_in_flight_needs_does_not_hold_the_log() -> None:
+    world = World()
+    client = world.hello("s")
+    client.subscribe("t", 1)
+    publisher = world.hello("p")
+    publisher.subscribe("u", 1)
+    publisher.publish("t", "m", 1, 1)
+    client.unsubscribe("t")
+    client.cut()
+    for packet_id in range(2, 6):
+        publisher.publish("u", "x", 1, packet_id)
+        publisher.send(Puback(packet_id - 1))
+    assert world.broker.trim_point() == 1, "the one in flight is kept"
+    client = world.hello("s")
+    client.send(Puback(1))
+    client.cut()
+    assert world.broker.trim_point() == world.broker._commits.next_lsn

@@ -337,14 +337,11 @@ class Router:
 
     def _go_live(self, session: Session) -> None:
         session.is_behind = False
-        closed = session.closed
-        if closed is not None:
-            session.closed = None
+        for old in session.forget_closed():
             if session.is_recorded:
-                # The cursor that makes them needless goes with them.
+                # The cursor that makes it needless goes with it.
                 self._commits.touch(session)
-                for old in closed:
-                    self._commits.remove_subscription(old.record())
+                self._commits.remove_subscription(old.record())
 
     def _offer(self, session: Session, connection: Connection, entry: LogEntry) -> None:
         """Deliver an entry of the log if it is for this session."""

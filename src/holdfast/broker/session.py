@@ -140,7 +140,7 @@ class Session:
         self.connection: Connection | None = None
         self.is_ended = False
         self.subscriptions: dict[str, Subscription] = {}
-        self.closed: list[Subscription] | None = None  # still serve what lies behind
+        self.closed: list[Subscription] | None = None  # ended, and still needed
         self.wildcards: list[Subscription] | None = None
         self.groups: list[Group] | None = None  # those that it is a member of
         # Which of the packet identifiers in flight carry a message of a group. Of the others and
@@ -253,6 +253,27 @@ class Session:
             self.group_of.pop(packet_id, None)
             if not self.group_of:
                 self.group_of = None
+
+    def needs(self, ended: Subscription) -> bool:
+        """Whether an ended subscription covers a message to be read, or to be sent again."""
+        if self.is_behind and ended.until_lsn > self.position:
+            return True
+        return 0 < self.sender.reference_min() < ended.until_lsn
+
+    def forget_closed(self) -> list[Subscription]:
+        """The ended subscriptions that are needed no longer; they are dropped here."""
+        closed = self.closed
+        if closed is None:
+            return []
+        needless: list[Subscription] = []
+        needed: list[Subscription] = []
+        for old in closed:
+            if self.needs(old):
+                needed.append(old)
+            else:
+                needless.append(old)
+        self.closed = needed or None
+        return needless
 
     def spans(self) -> list[FilterSpan]:
         """The filters and stretches of the log that a session behind reads."""

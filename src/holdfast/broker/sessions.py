@@ -273,6 +273,8 @@ class Sessions:
         session.disconnected_at_ms = now_ms
         self._commits.touch_row(session)
         self._commits.touch(session)
+        for needless in session.forget_closed():
+            self._commits.remove_subscription(needless.record())
         self._await_expiry(session)
         if session.will is not None:
             if session.will_delay_s == 0:
@@ -559,7 +561,9 @@ def _reads_log(session: Session) -> bool:
     message addressed to it is there for a subscription.
     """
     if session.closed is not None:
-        return True
+        for old in session.closed:
+            if old.until_lsn > session.position:
+                return True
     for subscription in session.subscriptions.values():
         if (
             subscription.qos > 0

@@ -168,7 +168,7 @@ def _put(
 
 
 def _take_out(session: Session, old: Subscription, router: Router, commits: Commits) -> None:
-    """End a subscription. What it still owes to a session that is behind, it goes on serving."""
+    """End a subscription; it goes on serving what is still to be read, or to be sent again."""
     session.remove(old)
     if old.group is None:
         router.tree.remove(old, True)
@@ -180,15 +180,27 @@ def _take_out(session: Session, old: Subscription, router: Router, commits: Comm
         if session.is_recorded:
             commits.remove_subscription(old.record())
         return
+    old.until_lsn = commits.next_lsn
+    for needless in session.forget_closed():
+        if session.is_recorded:
+            commits.remove_subscription(needless.record())
     # One at QoS 0 has no message to bring, but its identifier goes with those of others.
-    if session.is_behind and session.position < commits.next_lsn:
-        old.until_lsn = commits.next_lsn
-        if old.until_lsn > old.from_lsn:
-            if session.closed is None:
-                session.closed = []
-            session.closed.append(old)
-            if session.is_recorded:
-                commits.put_subscription(old.record())
-            return
-    if session.is_recorded:
+    if old.until_lsn > old.from_lsn and session.needs(old) and _may_keep(session):
+        if session.closed is None:
+            session.closed = []
+        session.closed.append(old)
+        if session.is_recorded:
+            commits.put_subscription(old.record())
+    elif session.is_recorded:
         commits.remove_subscription(old.record())
+
+
+def _may_keep(session: Session) -> bool:
+    """Whether one more ended subscription may be kept.
+
+    A session that is behind is refused new ones before it comes to too many. A live one needs
+    them only to send a message again as it was, and half as many must do.
+    """
+    if session.is_behind or session.closed is None:
+        return True
+    return len(session.closed) < ENDED_SUBSCRIPTIONS_MAX // 2
