@@ -436,11 +436,12 @@ def test_expired_messages_are_handed_to_nobody() -> None:
 
 def out_of_memory(world: World) -> None:
     """Push all that is committed out of the log's tail."""
-    reader = world.transient("reader")
+    reader = world.hello("reader", clean=True)  # durable: for others nothing would be logged
     reader.subscribe("big", 1)
     for number in range(1, 5):
         reader.publish("big", BIG, 1, number)
         reader.send(Puback(number))
+    reader.unsubscribe("big")
     reader.cut()
 
 
