@@ -422,6 +422,30 @@ def test_a_member_unsubscribes_and_what_it_has_is_its_own() -> None:
     assert payloads(other) == ["m1"], "with its connection, what it has not acknowledged goes on"
 
 
+@pytest.mark.parametrize("is_crash", [False, True], ids=["running", "crash"])
+@pytest.mark.parametrize("is_answered", [False, True], ids=["unanswered", "answered"])
+def test_what_a_former_member_has_is_its_own_when_it_returns_first(
+    is_answered: bool, is_crash: bool
+) -> None:
+    world = World()
+    other = member(world, "other")
+    other.disconnect()
+    leaver = member(world, "leaver")
+    say(world, 2)
+    leaver.unsubscribe(SHARED)
+    if is_crash:
+        world.crash()
+        world.restart()
+    else:
+        leaver.cut()
+    leaver = world.hello("leaver")
+    assert payloads(leaver, ack=is_answered) == ["m1", "m2"]
+    other = world.hello("other")
+    assert payloads(other) == []
+    leaver.cut()
+    assert payloads(other) == ([] if is_answered else ["m1", "m2"])
+
+
 def test_expired_messages_are_handed_to_nobody() -> None:
     world = World()
     member(world, "a").disconnect()

@@ -141,7 +141,13 @@ class Groups:
             self._end(group)
 
     def online(self, session: Session) -> None:
-        """The session is connected again."""
+        """The session is connected again: what it has not acknowledged is its own again.
+
+        That may be of a group that it has left.
+        """
+        if session.group_of is not None:
+            for group in _groups_of_in_flight(session):
+                group.stranded.pop(session.number, None)
         if session.groups is not None:
             for group in session.groups:
                 self._came(group, group.members[session.number])
@@ -186,12 +192,9 @@ class Groups:
 
     def _came(self, group: Group, subscription: Subscription) -> None:
         group.online.append(subscription)
-        own = subscription.session
-        group.stranded.pop(own.number, None)
-        if group.stranded:
-            for session in list(group.stranded.values()):
-                self._give_back(session, group)
-        self._delivery.want_pump(own)
+        for session in list(group.stranded.values()):
+            self._give_back(session, group)
+        self._delivery.want_pump(subscription.session)
 
     def _went(self, group: Group, subscription: Subscription) -> None:
         index = group.online.index(subscription)
