@@ -232,6 +232,17 @@ def test_a_member_that_goes_leaves_its_messages_to_another(expiry_s: int) -> Non
     assert payloads(back) == []
 
 
+def test_two_members_that_go_at_once_leave_their_messages_to_the_third() -> None:
+    world = World()
+    first, second, third = (member(world, name) for name in "abc")
+    say(world, 2)
+    assert (payloads(first), payloads(second)) == (["m1"], ["m2"])
+    second.send(Puback(1))
+    world.lost += [first, second]  # in one turn
+    world.run()
+    assert payloads(third) == ["m1"]
+
+
 def test_a_member_that_returns_first_gets_its_own_again() -> None:
     world = World()
     first = member(world, "a")
@@ -585,3 +596,26 @@ def test_hashing_gives_a_key_to_one_member_and_all_members_some_keys(strategy: i
     for name in "abc":
         for payload in payloads(members[name], ack=True):
             assert owner[payload] in (name, "d"), "only what the one that left had has moved"
+
+
+@pytest.mark.parametrize("strategy", [STICKY, HASH_CLIENT, HASH_TOPIC])
+@pytest.mark.parametrize("how", ["cut", "unsubscribe", "end"])
+def test_what_waited_for_one_goes_on_to_another_when_it_leaves(how: str, strategy: int) -> None:
+    """Though it has nothing in flight that would go back to the group."""
+    world, members = spread(strategy, "ab")
+    say(world, 1)
+    owner, other = members["a"], members["b"]
+    if payloads(other, ack=True):
+        owner, other = other, owner
+    payloads(owner, ack=True)
+    owner.stall()
+    say(world, 2, first=2)
+    assert payloads(other) == []
+    if how == "cut":
+        owner.cut()
+    elif how == "unsubscribe":
+        owner.unsubscribe(SHARED)
+    else:
+        client_id = "a" if owner is members["a"] else "b"
+        world.hello(client_id, clean=True)
+    assert payloads(other) == ["m2", "m3"]

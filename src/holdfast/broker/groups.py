@@ -205,6 +205,9 @@ class Groups:
             group.sticky = None
         if not group.online:
             self._fall_behind(group, self._commits.next_lsn)
+        elif group.is_behind:
+            # What waited for this member, or was to be pumped with it, is another's turn now.
+            self._want_pump(group)
 
     def _give_back(self, session: Session, group: Group) -> None:
         """Take the QoS 1 messages of a group from a session, for another member."""
