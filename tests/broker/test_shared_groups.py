@@ -509,6 +509,22 @@ def test_what_was_given_back_comes_first_and_the_queue_goes_on_behind_it() -> No
     assert payloads(third) == ["m1", "m2", "m3", "m4"]
 
 
+def test_what_is_given_back_while_a_read_is_under_way_is_handed_out_first() -> None:
+    world = World()
+    first, second, third = (member(world, name) for name in "abc")
+    say(world, 6)
+    assert (payloads(first), payloads(second)) == (["m1", "m4"], ["m2", "m5"])
+    assert payloads(third, ack=True) == ["m3", "m6"]
+    out_of_memory(world)
+    world.disk.hold_reads()
+    second.cut()
+    first.cut()
+    world.disk.answer_reads()
+    assert payloads(third) == []
+    world.disk.answer_reads()
+    assert payloads(third) == ["m1", "m2", "m4", "m5"]
+
+
 def test_a_group_pins_what_it_queues_and_its_members_pin_nothing_else() -> None:
     world = World()
     member(world, "a").disconnect()

@@ -420,27 +420,27 @@ class Groups:
     def _give_returned(self, group: Group, asked: list[int], found: list[LogEntry]) -> bool:
         """Hand out what members gave back and is in the tail or was found in the store.
 
-        False if nobody has room for the first of it.
+        False if nobody has room for the next of it; it may also be still to be fetched.
         """
         tail = self._delivery.tail
         by_lsn: dict[int, LogEntry] = {}
         for entry in found:
             by_lsn[entry.lsn] = entry
         done = 0
+        is_full = False
         for lsn in group.returned:
-            if lsn >= tail.first:
-                if not self._offer(group, tail.get(lsn)):
+            next_entry = tail.get(lsn) if lsn >= tail.first else by_lsn.get(lsn)
+            if next_entry is None:
+                if lsn not in asked:
                     break
-            elif lsn in by_lsn:
-                if not self._offer(group, by_lsn[lsn]):
-                    break
-            elif lsn not in asked:
+            elif not self._offer(group, next_entry):
+                is_full = True
                 break
             done += 1
         if done > 0:
             del group.returned[:done]
             self._commits.touch_group(group)
-        return done > 0
+        return not is_full
 
     def _room(self, group: Group) -> int:
         """How many messages its members online take together now."""
