@@ -525,6 +525,29 @@ def test_what_is_given_back_while_a_read_is_under_way_is_handed_out_first() -> N
     assert payloads(third) == ["m1", "m2", "m4", "m5"]
 
 
+def test_a_read_for_a_queue_that_was_given_up_brings_nothing_to_the_next_one() -> None:
+    world = World()
+    member(world, "a").disconnect()
+    say(world, 3)
+    out_of_memory(world)
+    world.disk.hold_reads()
+    client = world.hello("a", receive_maximum=2)
+    client.subscribe(SHARED, 0)  # nobody wants a queue any longer
+    client.subscribe(SHARED, 1)
+    of_group, of_session = sorted(world.disk.reads, key=lambda wanted: wanted.session is not None)
+    world.disk.reads = []
+    world.answer(of_session)
+    world.run()
+    say(world, 5, first=11)
+    assert payloads(client) == ["m11", "m12"]
+    client.send(Puback(1), Puback(2))
+    assert payloads(client) == ["m13", "m14"]
+    world.answer(of_group)
+    world.disk.release()
+    client.send(Puback(3), Puback(4))
+    assert payloads(client) == ["m15"]
+
+
 def test_a_group_pins_what_it_queues_and_its_members_pin_nothing_else() -> None:
     world = World()
     member(world, "a").disconnect()

@@ -16,7 +16,7 @@ from holdfast.store.records import ReadRequest
 class ReadWanted:
     """A read that the driver carries out and brings back: a slice, or the entries of ``lsns``.
 
-    It is for ``session`` as long as its ``epoch`` lasts, or for the group of this number.
+    It is for ``session``, or for the group of this number, as long as its ``epoch`` lasts.
     """
 
     def __init__(

@@ -242,6 +242,9 @@ class Groups:
         if group.queueing == 0:
             group.is_behind = False
             group.returned = []
+            # A read under way is not for the queue that may begin later.
+            group.epoch += 1
+            group.is_reading = False
         elif not group.online:
             self._fall_behind(group, self._commits.next_lsn)
 
@@ -333,7 +336,9 @@ class Groups:
             if missing:
                 if self._room(group) > 0:
                     group.is_reading = True
-                    self._delivery.reads.append(ReadWanted(None, 0, group.number, None, missing))
+                    self._delivery.reads.append(
+                        ReadWanted(None, group.epoch, group.number, None, missing)
+                    )
                 return
             self._give_returned(group, [], [])
             if group.returned:
@@ -386,16 +391,14 @@ class Groups:
             min(self._room(group), GROUP_READ_MESSAGES_MAX),
             READ_BYTES_MAX,
         )
-        self._delivery.reads.append(ReadWanted(None, 0, group.number, request, []))
+        self._delivery.reads.append(ReadWanted(None, group.epoch, group.number, request, []))
 
-    def read_done(self, number: int, found: LogSlice) -> None:
-        """Take what a read has brought."""
-        group = self._by_number.get(number)
-        if group is None:
+    def read_done(self, wanted: ReadWanted, found: LogSlice) -> None:
+        """Take what a read has brought, unless the group has forgotten its queue meanwhile."""
+        group = self._by_number.get(wanted.group)
+        if group is None or group.epoch != wanted.epoch:
             return
         group.is_reading = False
-        if not group.is_behind:
-            return
         if group.returned:
             # Given back meanwhile, and older: they come first.
             self._want_pump(group)
@@ -408,13 +411,13 @@ class Groups:
         group.position = found.position
         self._want_pump(group)
 
-    def fetch_done(self, number: int, asked: list[int], found: list[LogEntry]) -> None:
+    def fetch_done(self, wanted: ReadWanted, found: list[LogEntry]) -> None:
         """Take the entries that members gave back."""
-        group = self._by_number.get(number)
-        if group is None:
+        group = self._by_number.get(wanted.group)
+        if group is None or group.epoch != wanted.epoch:
             return
         group.is_reading = False
-        if self._give_returned(group, asked, found):
+        if self._give_returned(group, wanted.lsns, found):
             self._want_pump(group)
 
     def _give_returned(self, group: Group, asked: list[int], found: list[LogEntry]) -> bool:

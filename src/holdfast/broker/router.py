@@ -381,7 +381,7 @@ class Router:
         """Take what a read has brought, unless the session has moved on meanwhile."""
         session = wanted.session
         if session is None:
-            self.groups.read_done(wanted.group, found)
+            self.groups.read_done(wanted, found)
             return
         if session.epoch != wanted.epoch or session.connection is None:
             return
@@ -432,7 +432,7 @@ class Router:
         """Take the entries that a session sends again."""
         session = wanted.session
         if session is None:
-            self.groups.fetch_done(wanted.group, wanted.lsns, found)
+            self.groups.fetch_done(wanted, found)
             return
         if session.epoch != wanted.epoch or session.connection is None:
             return

@@ -44,6 +44,7 @@ class Group:
         self.is_ended = False
         self.is_behind = False
         self.position = position
+        self.epoch = 0  # grows when the queue is forgotten: reads under way are for nobody then
         self.is_reading = False
         self.returned: list[int] = []
         # QoS 1 messages with members that a crash of the broker ends, so that they come back to
