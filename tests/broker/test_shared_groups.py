@@ -146,6 +146,21 @@ def test_options_of_a_member_count_for_what_it_is_given() -> None:
     assert groups(world).count == 1
 
 
+@pytest.mark.parametrize("survives", [False, True])
+def test_a_receipt_waits_until_it_is_certain_that_a_group_has_no_queue(survives: bool) -> None:
+    world = World()
+    client = member(world, "a")
+    publisher = world.transient("p")
+    world.disk.hold()
+    client.subscribe(SHARED, 0)
+    publisher.publish("t/x", "m", 1, 1)
+    assert publisher.received() == []
+    world.crash(commit_survives=survives)
+    world.disk.release()
+    world.restart()
+    assert payloads(world.hello("a")) == []
+
+
 def test_the_publisher_is_told_of_nobody_only_when_the_group_is_empty() -> None:
     world = World()
     client = member(world, "c")

@@ -157,6 +157,8 @@ def _put(
             session.remove(old)
             if session.is_recorded:
                 commits.remove_subscription(old.record())
+                if old.qos > 0:
+                    router.removal_wait = commits.filling
     if is_shared(request.topic_filter):
         router.groups.join(new, True)
         session.add(new)
