@@ -161,6 +161,29 @@ def test_a_receipt_waits_until_it_is_certain_that_a_group_has_no_queue(survives:
     assert payloads(world.hello("a")) == []
 
 
+def test_a_queue_begins_where_the_first_member_wants_one_and_does_so_after_a_crash() -> None:
+    world = World()
+    world.session("plain", "t/#", 1)  # what it wants is in the log
+    client = member(world, "a", 0)
+    client.disconnect()
+    say(world, 2)
+    client = world.hello("a")
+    client.subscribe(SHARED, 1)
+    world.crash()
+    world.restart()
+    assert payloads(world.hello("a")) == []
+
+
+def test_a_member_that_goes_to_qos_0_is_given_what_waited_for_its_window() -> None:
+    world = World()
+    member(world, "absent").disconnect()
+    client = member(world, "a", receive_maximum=1)
+    say(world, 3)
+    assert payloads(client) == ["m1"]
+    client.subscribe(SHARED, 0)
+    assert payloads(client) == ["m2", "m3"]
+
+
 def test_the_publisher_is_told_of_nobody_only_when_the_group_is_empty() -> None:
     world = World()
     client = member(world, "c")

@@ -97,6 +97,9 @@ class Groups:
             self._tree.shared_subscriptions += 1
         subscription.group = group
         if subscription.qos > 0:
+            if group.queueing == 0 and group.is_recorded and is_online:
+                # The queue begins here, not where the stored cursor was left.
+                self._commits.touch_group(group)
             group.queueing += 1
         if session.is_durable and not group.is_recorded:
             self._record(group)
@@ -111,6 +114,7 @@ class Groups:
             self._came(group, subscription)
         if is_online:
             self._look_at_queue(group)
+            self._delivery.want_pump(session)
 
     def _record(self, group: Group) -> None:
         """Its first durable member makes a group durable."""
