@@ -11,7 +11,7 @@ from holdfast.broker.shared_group import (
     STICKY,
 )
 from holdfast.message import Properties
-from holdfast.protocol.packets import Puback, Pubcomp, Publish, Pubrec, Suback, Subscribe
+from holdfast.protocol.packets import Puback, Pubcomp, Publish, Pubrec, Suback, Subscribe, Will
 from holdfast.protocol.packets import SubscriptionRequest as Request
 from tests.broker.world import Client, World
 
@@ -328,6 +328,24 @@ def test_what_a_transient_member_had_survives_a_crash_if_the_group_is_durable() 
     assert payloads(world.hello("d"), ack=True) == ["m3"]
 
 
+def test_what_a_transient_member_had_comes_once_after_a_crash_though_its_row_says_it_too() -> None:
+    world = World()
+    member(world, "d").disconnect()
+    will = Will("w", b"w", 0, False, None)  # for its sake the session has a row
+    world.disk.hold()
+    world.connect("x")  # a commit under way: all that follows goes into the next one
+    transient = world.connect("t", expiry_s=0, clean=True, will=will)
+    transient.subscribe(SHARED, 1)
+    publisher = world.connect("p", expiry_s=0, clean=True)
+    publisher.publish("t/x", "m1", 1, 1)
+    world.disk.sync()
+    assert payloads(transient) == ["m1"]
+    world.crash()
+    world.disk.release()
+    world.restart()
+    assert payloads(world.hello("d")) == ["m1"]
+
+
 def test_the_first_durable_member_makes_what_others_have_safe_too() -> None:
     world = World()
     transient = member(world, "t", expiry_s=0)
@@ -454,6 +472,25 @@ def test_a_message_too_large_for_one_member_goes_to_another() -> None:
     publisher.publish("t/x", "short", 1, 5)
     publisher.publish("t/x", "short", 1, 6)
     assert payloads(small) == ["short"]
+
+
+def test_a_message_too_large_for_a_member_that_returns_goes_to_another() -> None:
+    world = World()
+    member(world, "other").disconnect()
+    first = member(world, "a", 2)
+    publisher = world.transient("p")
+    publisher.publish("t/x", b"x" * 100, 1, 1)
+    publisher.publish("t/x", b"y" * 100, 2, 2)
+    first.cut()
+    out_of_memory(world)
+    world.disk.hold_reads()
+    first = world.hello("a", maximum_packet_size=60)
+    other = member(world, "other")
+    world.disk.release()
+    world.disk.answer_reads()
+    assert payloads(first) == []
+    assert payloads(other, ack=True) == ["x" * 100]
+    assert world.broker.trim_point() == world.broker._commits.next_lsn
 
 
 def test_a_member_unsubscribes_and_what_it_has_is_its_own() -> None:

@@ -213,28 +213,39 @@ class Groups:
             # What waited for this member, or was to be pumped with it, is another's turn now.
             self._want_pump(group)
 
+    def cannot_take(self, session: Session, packet_id: int) -> None:
+        """A message in flight is too large for the connection that the session has now.
+
+        Another member may have it; at QoS 2 nobody else may.
+        """
+        assert session.group_of is not None
+        group = session.group_of.get(packet_id)
+        if group is not None and session.sender.in_flight[packet_id] & 3 == SENT_QOS_1:
+            self._take_back(session, group, [packet_id])
+
     def _give_back(self, session: Session, group: Group) -> None:
         """Take the QoS 1 messages of a group from a session, for another member."""
         group.stranded.pop(session.number, None)
         group_of = session.group_of
         assert group_of is not None
         in_flight = session.sender.in_flight
-        for packet_id in list(group_of):
-            if group_of[packet_id] is not group:
-                continue
-            value = in_flight.get(packet_id, -1)
-            if value < 0 or value & 3 != SENT_QOS_1:
-                continue
-            del in_flight[packet_id]
+        packet_ids: list[int] = []
+        for packet_id, of_group in group_of.items():
+            if of_group is group and in_flight.get(packet_id, -1) & 3 == SENT_QOS_1:
+                packet_ids.append(packet_id)
+        self._take_back(session, group, packet_ids)
+
+    def _take_back(self, session: Session, group: Group, packet_ids: list[int]) -> None:
+        in_flight = session.sender.in_flight
+        # After a crash, one of a session that was not kept may be known from its row as well.
+        returned = set(group.returned)
+        for packet_id in packet_ids:
+            returned.add(in_flight.pop(packet_id) >> 2)
             session.forget_in_flight(packet_id)
             group.lent.pop(session.number * 65536 + packet_id, None)
-            group.returned.append(value >> 2)
-        if group.is_ended or group.queueing == 0:
-            group.returned = []
+        if group.is_ended or group.queueing == 0 or not returned:
             return
-        if not group.returned:
-            return
-        group.returned.sort()
+        group.returned = sorted(returned)
         self._fall_behind(group, self._commits.next_lsn)
         if session.is_recorded:
             self._commits.touch(session)

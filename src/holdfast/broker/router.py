@@ -498,9 +498,11 @@ class Router:
         # In full, with no alias: those of the connection before are gone.
         data = outgoing.packet(subscription, connection.is_v5, qos, retain, True, packet_id)
         if connection.is_too_large(data):
-            del session.sender.in_flight[packet_id]
-            session.forget_in_flight(packet_id)
             self._counters.too_large += 1
+            if group is not None:
+                self.groups.cannot_take(session, packet_id)
+            session.sender.in_flight.pop(packet_id, None)
+            session.forget_in_flight(packet_id)
             return
         connection.send(data, 0)
         self._counters.sent += 1
