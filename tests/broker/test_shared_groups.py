@@ -474,6 +474,20 @@ def test_a_message_too_large_for_one_member_goes_to_another() -> None:
     assert payloads(small) == ["short"]
 
 
+def test_a_message_too_large_for_one_member_waits_for_the_room_of_another() -> None:
+    world = World()
+    small = member(world, "small", maximum_packet_size=60)
+    other = member(world, "other", receive_maximum=1)
+    say(world, 2)
+    publisher = world.transient("p")
+    publisher.publish("t/x", b"x" * 100, 1, 1)
+    publisher.publish("t/x", "behind it", 1, 2)
+    assert payloads(small) == ["m1"]
+    assert payloads(other, ack=True) == ["m2"]
+    assert payloads(other) == ["x" * 100]
+    assert payloads(small) == ["behind it"]
+
+
 def test_a_message_too_large_for_a_member_that_returns_goes_to_another() -> None:
     world = World()
     member(world, "other").disconnect()

@@ -287,23 +287,24 @@ class Groups:
                 self._counters.dropped_qos0 += 1
 
     def _hand(self, group: Group, outgoing: Outgoing, lsn: int, wait: int) -> bool:
-        """Hand a message to the member that the strategy chooses: False if none has room.
+        """Hand a message to the member that the strategy chooses: False if it has to wait.
 
-        If it is too large for that member another may have it.
+        If it is too large for that member another may have it, and it waits for one without room.
         """
         message = outgoing.message
         first = choose(group, message, self._strategy)
         if first is None:
             return False
-        if not self._send(group, first, outgoing, lsn, wait):
-            for other in group.online:
-                if (
-                    other is not first
-                    and has_room(other, message.qos)
-                    and self._send(group, other, outgoing, lsn, wait)
-                ):
-                    break
-        return True
+        if self._send(group, first, outgoing, lsn, wait):
+            return True
+        is_given_up = True
+        for other in group.online:
+            if other is not first:
+                if not has_room(other, message.qos):
+                    is_given_up = False
+                elif self._send(group, other, outgoing, lsn, wait):
+                    return True
+        return is_given_up
 
     def _send(
         self, group: Group, member: Subscription, outgoing: Outgoing, lsn: int, wait: int
