@@ -105,11 +105,12 @@ class Walk:
     def flood(self) -> None:
         """Push what waits out of memory, so that it is read from the store."""
         self.world.disk.release()
-        flooder = self.world.hello("flooder", expiry_s=0, clean=True)
+        flooder = self.world.hello("flooder", clean=True)  # durable: what it wants is logged
         flooder.subscribe("big", 1)
         for packet_id in range(1, 4):
             flooder.publish("big", BIG, 1, packet_id)
             flooder.send(Puback(packet_id))
+        flooder.unsubscribe("big")
         flooder.packets()
         flooder.cut()
 
