@@ -3,6 +3,8 @@
 from typing import Final, final
 
 NEVER: Final = 0  # the value of ``expires_at_ms`` for a message that does not expire
+# What a User Property takes beside its characters: a packet of 1 MB may have 200 000 empty ones.
+USER_PROPERTY_BYTES: Final = 128
 
 
 @final
@@ -73,11 +75,16 @@ class Message:
 
 def message_bytes(message: Message) -> int:
     """How many bytes a message holds, roughly, for the bounds on memory."""
-    size = len(message.topic) + len(message.payload)
+    return len(message.topic) + len(message.publisher) + content_bytes(message)
+
+
+def content_bytes(message: Message) -> int:
+    """How many of them are its payload and properties."""
+    size = len(message.payload)
     properties = message.properties
     if properties is not None:
         for name, value in properties.user_properties:
-            size += len(name) + len(value)
+            size += USER_PROPERTY_BYTES + len(name) + len(value)
         for text in (properties.content_type, properties.response_topic):
             if text is not None:
                 size += len(text)

@@ -495,11 +495,12 @@ class TestRefusal:
     def test_too_many_bytes(self) -> None:
         world = World(Limits(delayed_bytes_max=100))
         sender = world.transient("p")
-        sender.publish("$delayed/60/t", "x" * 99, 1, 1)
+        # Each with the topic "t" and the publisher "p".
+        sender.publish("$delayed/60/t", "x" * 98, 1, 1)
         sender.publish("$delayed/60/t", "", 1, 2)
-        sender.publish("$delayed/60/t", "x" * 50, 1, 3)
-        sender.publish("$delayed/60/t", "x" * 49, 1, 4)
-        sender.publish("$delayed/60/t", "x" * 48, 1, 5)
+        sender.publish("$delayed/60/t", "x" * 49, 1, 3)
+        sender.publish("$delayed/60/t", "x" * 48, 1, 4)
+        sender.publish("$delayed/60/t", "x" * 47, 1, 5)
         assert sender.received() == [
             "PUBACK #1",
             "PUBACK #2",
@@ -507,6 +508,17 @@ class TestRefusal:
             "PUBACK #4 0x97",
             "PUBACK #5",
         ]
+
+    def test_what_a_message_takes_beside_its_payload_counts(self) -> None:
+        """A packet of a few bytes each may bring many User Properties, or a long identifier."""
+        world = World(Limits(delayed_bytes_max=10_000))
+        properties = Properties()
+        properties.user_properties = [("", "")] * 100
+        sender = world.transient("p")
+        sender.publish("$delayed/60/t", "m", 1, 1, properties=properties)
+        named = world.transient("p" * 10_000)
+        named.publish("$delayed/60/t", "m", 1, 1)
+        assert sender.received() == named.received() == ["PUBACK #1 0x97"]
 
     def test_what_waits_stays_when_the_bounds_are_lowered(self) -> None:
         world = World()

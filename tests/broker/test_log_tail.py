@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from holdfast.broker.limits import TAIL_BYTES_MAX, TAIL_ENTRIES_MAX
 from holdfast.broker.log_tail import LogTail
-from holdfast.message import Message, message_bytes
+from holdfast.message import Message, Properties, message_bytes
 from holdfast.store.records import LogEntry
 
 SETTINGS = settings(derandomize=True, deadline=None, database=None)
@@ -69,3 +69,16 @@ def test_what_is_not_durable_stays_however_much_it_is() -> None:
     tail.let_go(9)
     assert tail.first == 9
     assert tail.get(9).lsn == 9
+
+
+def test_properties_and_publishers_count_with_what_they_take() -> None:
+    tail = LogTail(1)
+    properties = Properties()
+    properties.user_properties = [("", "")] * (TAIL_BYTES_MAX // 200)
+    tail.append(LogEntry(1, Message("t", b"", 1, False, properties)))
+    tail.append(LogEntry(2, Message("t", b"", 1, False, properties)))
+    tail.let_go(3)
+    assert tail.first == 2
+    tail.append(LogEntry(3, Message("t", b"", 1, False, None, 0, "p" * TAIL_BYTES_MAX)))
+    tail.let_go(4)
+    assert tail.first == 4

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from holdfast.message import Message, Properties
+from holdfast.message import Message, Properties, content_bytes
 from holdfast.protocol.topics import matches
 from holdfast.store.interface import Store
 from holdfast.store.records import (
@@ -183,7 +183,7 @@ def read_all(store: Store, request: ReadRequest) -> list[LogEntry]:
             )
         )
         assert len(part.entries) <= request.messages_max
-        sizes = [len(entry.message.payload) for entry in part.entries]
+        sizes = [content_bytes(entry.message) for entry in part.entries]
         assert sum(sizes) <= request.bytes_max or len(sizes) == 1
         assert all(position <= entry.lsn < part.position for entry in part.entries)
         assert part.position <= request.end

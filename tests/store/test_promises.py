@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from holdfast.message import Message, Properties
+from holdfast.message import Message, Properties, content_bytes
 from holdfast.store.interface import Store
 from holdfast.store.records import (
     OPEN,
@@ -211,6 +211,18 @@ class TestRead:
         assert lsns(read(store, on("a"), end=5, bytes_max=1)) == [1]
         assert lsns(read(store, on("a"), end=5, bytes_max=9)) == [1, 2, 3]
         assert lsns(read(store, on("a"), end=5, bytes_max=10)) == [1, 2, 3, 4]
+
+    def test_properties_count_among_the_bytes(self, store: Store) -> None:
+        properties = Properties()
+        properties.user_properties = [("", "")] * 100
+        bomb = Message("a", b"", 1, False, properties)
+        # In one commit each, and in one for all: then they could share a block.
+        store.commit(batch_of([LogEntry(1, bomb)]))
+        store.commit(batch_of([LogEntry(2, bomb)]))
+        store.commit(batch_of([LogEntry(lsn, bomb) for lsn in range(3, 6)]))
+        some = 2 * content_bytes(bomb)
+        assert lsns(read(store, on("a"), end=6, bytes_max=some)) == [1, 2]
+        assert lsns(read(store, on("a"), position=3, end=6, bytes_max=some)) == [3, 4]
 
     def test_nothing_matches_a_topic_that_comes_later(self, store: Store) -> None:
         store.commit(batch_of(entries(1, ["a"])))

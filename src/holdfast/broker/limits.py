@@ -8,7 +8,8 @@ LAZY_COMMIT_MS: Final = 50  # how long a QoS 1 acknowledgement may wait to be wr
 KEEP_ALIVE_LOOK_MS: Final = 10_000  # the longest time between two looks at a connection
 TAIL_ENTRIES_MAX: Final = 4096  # committed entries kept in memory for sessions a little behind
 TAIL_BYTES_MAX: Final = 2 * 1024 * 1024
-READ_BYTES_MAX: Final = 256 * 1024  # payload bytes of one read for a session that is behind
+# Of payload and properties, in one read for a session that is behind.
+READ_BYTES_MAX: Final = 256 * 1024
 FEED_ENTRIES_MAX: Final = 4096  # entries of the tail that one session looks at in one turn
 OUTPUT_BYTES_MAX: Final = 4 * 1024 * 1024  # bytes waiting for one connection in the broker
 ENDED_SUBSCRIPTIONS_MAX: Final = 64  # that still serve a session behind; then SUBACK 0x97

@@ -8,7 +8,7 @@ from typing import Final, final
 from mypy_extensions import i64
 
 from holdfast.errors import ProtocolError, StoreCorrupt
-from holdfast.message import NEVER, Message
+from holdfast.message import NEVER, Message, content_bytes
 from holdfast.protocol.properties import pack_properties, unpack_properties
 from holdfast.protocol.wire import BYTES
 
@@ -16,7 +16,8 @@ OPEN: Final = 0  # the value of ``until_lsn`` for a subscription that goes on
 
 # A block is read and decoded as a whole, so these bound what a read of one message may cost.
 BLOCK_ENTRIES_MAX: Final = 128
-BLOCK_BYTES_MAX: Final = 32 * 1024  # of payload; a single larger message has a block of its own
+# Of payload and properties; a single larger message has a block of its own.
+BLOCK_BYTES_MAX: Final = 32 * 1024
 
 # The first byte of a stored message: its QoS in the two low bits, and these.
 _RETAIN: Final = 0x04
@@ -215,8 +216,8 @@ class FilterSpan:
 class ReadRequest:
     """Asks for a session's next messages: ``position`` <= lsn < ``end``, at most so many.
 
-    ``messages_max`` and ``bytes_max`` (of payload) are at least 1; the first message comes
-    whatever its size.
+    ``messages_max`` and ``bytes_max`` (of payload and properties) are at least 1; the first
+    message comes whatever its size.
     """
 
     def __init__(
@@ -563,7 +564,7 @@ def _block_end(entries: list[LogEntry], start: int) -> int:
     first = entries[start]
     topic = first.message.topic
     target = first.target
-    size = len(first.message.payload)
+    size = content_bytes(first.message)
     lsn = first.lsn
     end = start + 1
     stop = min(len(entries), start + BLOCK_ENTRIES_MAX)
@@ -571,7 +572,7 @@ def _block_end(entries: list[LogEntry], start: int) -> int:
         entry = entries[end]
         lsn += 1
         assert entry.lsn == lsn
-        size += len(entry.message.payload)
+        size += content_bytes(entry.message)
         if entry.message.topic != topic or entry.target != target or size > BLOCK_BYTES_MAX:
             break
         end += 1

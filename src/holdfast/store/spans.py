@@ -2,6 +2,7 @@
 
 from typing import Final, final
 
+from holdfast.message import content_bytes
 from holdfast.store.records import OPEN, FilterSpan, LogEntry, LogSlice, ReadRequest
 
 Interval = tuple[int, int]  # from inclusive, until exclusive
@@ -51,7 +52,7 @@ class SliceBuilder:
 
     def add(self, entry: LogEntry) -> bool:
         """Take the next matching entry: False if it is beyond the limits, and so all after it."""
-        size = len(entry.message.payload)
+        size = content_bytes(entry.message)
         if self._entries and (self.messages_left == 0 or size > self.bytes_left):
             self._stopped_at = entry.lsn
             return False
