@@ -4,6 +4,7 @@ A group is like a session that has members in place of a connection: it keeps a 
 log, is live or behind, and waits while nobody is online. Source: MQTT 5.0 §4.8.2.
 """
 
+from collections import deque
 from typing import Final, final
 
 from holdfast.broker.commits import Commits
@@ -27,6 +28,9 @@ from holdfast.store.records import (
 )
 
 GROUP_READ_MESSAGES_MAX: Final = 256  # of one read, as many as a usual window holds
+# Reads under way at a time: one client may be in thousands of groups, and all sessions that are
+# behind share one reader.
+GROUP_READS_MAX: Final = 8
 
 
 @final
@@ -50,6 +54,9 @@ class Groups:
         self._delivery = delivery
         self._by_filter: dict[str, Group] = {}
         self._by_number: dict[int, Group] = {}
+        self._reads_under_way = 0
+        # With their epochs; they count as reading.
+        self._reads_waiting: deque[tuple[Group, int]] = deque()
 
     @property
     def count(self) -> int:
@@ -345,24 +352,16 @@ class Groups:
             return
         tail = self._delivery.tail
         if group.returned:
-            missing: list[int] = []
-            for lsn in group.returned:
-                if lsn < tail.first and len(missing) < GROUP_READ_MESSAGES_MAX:
-                    missing.append(lsn)
-            if missing:
-                if self._room(group) > 0:
-                    group.is_reading = True
-                    self._delivery.reads.append(
-                        ReadWanted(None, group.epoch, group.number, None, missing)
-                    )
+            if group.returned[0] < tail.first:
+                self._want_read(group)
                 return
             self._give_returned(group, [], [])
             if group.returned:
                 return
         if group.position >= tail.first:
             self._feed(group)
-        elif self._room(group) > 0:
-            self._read(group)
+        else:
+            self._want_read(group)
 
     def _feed(self, group: Group) -> None:
         """Go on from the tail of the log; live again at its end."""
@@ -396,24 +395,54 @@ class Groups:
         wait = self._commits.filling if entry.lsn >= self._commits.durable_lsn_end else 0
         return self._hand(group, outgoing, entry.lsn, wait)
 
-    def _read(self, group: Group) -> None:
-        """Ask the store for what comes next."""
+    def _want_read(self, group: Group) -> None:
+        """Have the store asked for what comes next, now or when it is the group's turn."""
+        if self._room(group) <= 0:
+            return
         group.is_reading = True
-        request = ReadRequest(
-            group.number,
-            group.position,
-            self._commits.durable_lsn_end,
-            [FilterSpan(group.inner_filter, 0, OPEN)],
-            min(self._room(group), GROUP_READ_MESSAGES_MAX),
-            READ_BYTES_MAX,
-        )
-        self._delivery.reads.append(ReadWanted(None, group.epoch, group.number, request, []))
+        if self._reads_under_way < GROUP_READS_MAX:
+            self._read(group)
+        else:
+            self._reads_waiting.append((group, group.epoch))
+
+    def _read(self, group: Group) -> None:
+        """Ask the store for what members gave back, which comes first, or for what comes next."""
+        self._reads_under_way += 1
+        missing: list[int] = []
+        tail_first = self._delivery.tail.first
+        for lsn in group.returned:
+            if lsn >= tail_first or len(missing) == GROUP_READ_MESSAGES_MAX:
+                break
+            missing.append(lsn)
+        request: ReadRequest | None = None
+        if not missing:
+            request = ReadRequest(
+                group.number,
+                group.position,
+                self._commits.durable_lsn_end,
+                [FilterSpan(group.inner_filter, 0, OPEN)],
+                min(self._room(group), GROUP_READ_MESSAGES_MAX),
+                READ_BYTES_MAX,
+            )
+        self._delivery.reads.append(ReadWanted(None, group.epoch, group.number, request, missing))
+
+    def _read_next(self) -> None:
+        """A read is done: the groups that waited longest are next, if they still have room."""
+        self._reads_under_way -= 1
+        while self._reads_waiting and self._reads_under_way < GROUP_READS_MAX:
+            group, epoch = self._reads_waiting.popleft()
+            if group.epoch == epoch and not group.is_ended:
+                group.is_reading = False
+                self.pump(group)
 
     def read_done(self, wanted: ReadWanted, found: LogSlice) -> None:
         """Take what a read has brought, unless the group has forgotten its queue meanwhile."""
         group = self._by_number.get(wanted.group)
-        if group is None or group.epoch != wanted.epoch:
-            return
+        if group is not None and group.epoch == wanted.epoch:
+            self._take_slice(group, found)
+        self._read_next()
+
+    def _take_slice(self, group: Group, found: LogSlice) -> None:
         group.is_reading = False
         if group.returned:
             # Given back meanwhile, and older: they come first.
@@ -430,11 +459,11 @@ class Groups:
     def fetch_done(self, wanted: ReadWanted, found: list[LogEntry]) -> None:
         """Take the entries that members gave back."""
         group = self._by_number.get(wanted.group)
-        if group is None or group.epoch != wanted.epoch:
-            return
-        group.is_reading = False
-        if self._give_returned(group, wanted.lsns, found):
-            self._want_pump(group)
+        if group is not None and group.epoch == wanted.epoch:
+            group.is_reading = False
+            if self._give_returned(group, wanted.lsns, found):
+                self._want_pump(group)
+        self._read_next()
 
     def _give_returned(self, group: Group, asked: list[int], found: list[LogEntry]) -> bool:
         """Hand out what members gave back and is in the tail or was found in the store.
