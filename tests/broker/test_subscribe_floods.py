@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from holdfast.broker.limits import RETAINED_WAITING_MAX, ROUTE_TOPIC_CHARACTERS_MAX
-from holdfast.protocol.packets import Publish, Suback, Subscribe, SubscriptionRequest
+from holdfast.protocol.packets import Publish, Suback, Subscribe, SubscriptionRequest, Unsubscribe
 from tests.broker.world import World
 
 
@@ -63,3 +63,21 @@ def test_a_later_request_without_retained_messages_does_not_take_back_those_of_a
     requests = [SubscriptionRequest("t", 0), SubscriptionRequest("t", 1, retain_handling=2)]
     client.send(Subscribe(1, requests))
     assert client.received() == ["SUBACK #1 0x00 0x01", "PUBLISH t m q1 #1 retain"]
+
+
+@pytest.mark.parametrize("filter_of", ["{}/+", "$share/{}/x", "$share/g/{}"])
+def test_all_subscriptions_may_end_in_one_packet_in_any_order(filter_of: str) -> None:
+    """The last first, so many that looking through a list for each would be felt."""
+    filters = [filter_of.format(number) for number in range(10_000)]
+    world = World()
+    client = world.transient("c")
+    client.send(Subscribe(1, [SubscriptionRequest(one, 0) for one in filters]))
+    filters.reverse()
+    client.push(Unsubscribe(2, filters))
+    world.turn()
+    session = world.broker.sessions.find("c")
+    assert session is not None
+    assert not session.subscriptions and session.wildcards is None and session.groups is None
+    tree = world.broker._router.tree
+    assert (tree.filters, tree.subscriptions, tree.shared_subscriptions) == (0, 0, 0)
+    assert world.broker._router.groups.count == 0

@@ -160,7 +160,7 @@ class Groups:
             for group in _groups_of_in_flight(session):
                 group.stranded.pop(session.number, None)
         if session.groups is not None:
-            for group in session.groups:
+            for group in session.groups.values():
                 self._came(group, group.members[session.number])
 
     def offline(self, session: Session) -> None:
@@ -171,7 +171,7 @@ class Groups:
         Source: [MQTT-4.8.2-4] for QoS 2.
         """
         if session.groups is not None:
-            for group in session.groups:
+            for group in session.groups.values():
                 self._went(group, group.members[session.number])
         if session.group_of is not None:
             for group in _groups_of_in_flight(session):

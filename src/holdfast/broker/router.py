@@ -281,7 +281,7 @@ class Router:
             if session.connection is not None:
                 self._pump(session)
                 if session.groups is not None:
-                    for group in session.groups:
+                    for group in session.groups.values():
                         self.groups.pump(group)
 
     def resume(self, session: Session) -> None:

@@ -141,8 +141,9 @@ class Session:
         self.is_ended = False
         self.subscriptions: dict[str, Subscription] = {}
         self.closed: list[Subscription] | None = None  # ended, and still needed
-        self.wildcards: list[Subscription] | None = None
-        self.groups: list[Group] | None = None  # those that it is a member of
+        # Dictionaries, because a client may have a great many and end all of them in one packet.
+        self.wildcards: dict[str, Subscription] | None = None  # by topic filter
+        self.groups: dict[int, Group] | None = None  # by number, those that it is a member of
         # Which of the packet identifiers in flight carry a message of a group. Of the others and
         # of the released ones nothing is said.
         self.group_of: dict[int, Group] | None = None
@@ -197,24 +198,23 @@ class Session:
         group = subscription.group
         if group is not None:
             if self.groups is None:
-                self.groups = []
-            self.groups.append(group)
+                self.groups = {}
+            self.groups[group.number] = group
         elif "+" in topic_filter or "#" in topic_filter:
             if self.wildcards is None:
-                self.wildcards = [subscription]
-            else:
-                self.wildcards.append(subscription)
+                self.wildcards = {}
+            self.wildcards[topic_filter] = subscription
 
     def remove(self, subscription: Subscription) -> None:
         del self.subscriptions[subscription.topic_filter]
         group = subscription.group
         if group is not None:
             assert self.groups is not None
-            self.groups.remove(group)
+            del self.groups[group.number]
             if not self.groups:
                 self.groups = None
-        elif self.wildcards is not None and subscription in self.wildcards:
-            self.wildcards.remove(subscription)
+        elif self.wildcards is not None:
+            self.wildcards.pop(subscription.topic_filter, None)
             if not self.wildcards:
                 self.wildcards = None
 
@@ -231,7 +231,7 @@ class Session:
         if exact is not None and exact.group is None and exact.from_lsn <= lsn:
             found.append(exact)
         if self.wildcards is not None:
-            for wildcard in self.wildcards:
+            for wildcard in self.wildcards.values():
                 if wildcard.from_lsn <= lsn and matches(wildcard.topic_filter, topic):
                     found.append(wildcard)
         if self.closed is not None:

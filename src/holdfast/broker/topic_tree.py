@@ -24,7 +24,7 @@ class FilterNode:
         self.filed = 0  # all subscriptions and shared groups of this filter
         self.online: dict[int, Subscription] | None = None  # by session number
         self.absent = 0  # those at QoS 1 or 2 whose session is not online
-        self.groups: list[Group] | None = None
+        self.groups: dict[int, Group] | None = None  # by number
         self.generation = 0
 
 
@@ -77,8 +77,8 @@ class TopicTree:
         """File a shared group under the filter that its messages match."""
         node = self._file(group.inner_filter)
         if node.groups is None:
-            node.groups = []
-        node.groups.append(group)
+            node.groups = {}
+        node.groups[group.number] = group
         group.node = node
         node.generation += 1
 
@@ -89,7 +89,7 @@ class TopicTree:
         group.node = None
         groups = node.groups
         assert groups is not None
-        groups.remove(group)
+        del groups[group.number]
         if not groups:
             node.groups = None
         node.generation += 1
@@ -204,7 +204,7 @@ class TopicTree:
             if node.absent > 0:
                 route.has_absent = True
             if node.groups is not None:
-                route.groups.extend(node.groups)
+                route.groups.extend(node.groups.values())
         route.nodes_generation = generation
         route.targets = _targets(nodes)
 
