@@ -16,9 +16,9 @@ from holdfast.broker.authentication import AuthReply, AuthStep, refuse
 from holdfast.broker.broker import Broker
 from holdfast.broker.connection import Connection
 from holdfast.broker.delivery import ReadWanted
-from holdfast.broker.step import INFO, WARNING, Event
 from holdfast.logs import get_logger
 from holdfast.net.connection import NetConnection
+from holdfast.net.event_log import EventLog
 from holdfast.net.worker import Worker
 from holdfast.protocol.reason_codes import SERVER_UNAVAILABLE
 from holdfast.store.interface import Store
@@ -62,6 +62,7 @@ class Driver:
         if authenticator is not None:
             self._auth_worker = Worker("holdfast-auth", self._loop)
         self._auth_done: list[tuple[AuthStep, AuthReply]] = []
+        self._event_log = EventLog()
         self._connections: dict[int, NetConnection] = {}
         self._next_number = 1
         self._inputs: list[NetConnection] = []
@@ -144,8 +145,8 @@ class Driver:
             self._read(wanted)
         for step in broker.take_auth_steps():
             self._authenticate(step)
-        for event in broker.take_events():
-            _report(event)
+        if events := broker.take_events():
+            self._event_log.report(events, self._clock_ms())
         self._set_timer()
         if broker.needs_turn:
             self._schedule()
@@ -373,12 +374,3 @@ def _address(peername: object) -> str:
         host, port = peername[0], peername[1]
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
     return "unknown"
-
-
-def _report(event: Event) -> None:
-    fields = {"client": event.client_id} if event.client_id else {}
-    if event.level >= WARNING:
-        report = _log.warning
-    else:
-        report = _log.info if event.level >= INFO else _log.debug
-    report(event.text, **fields, address=event.address)
