@@ -134,6 +134,7 @@ def test_other_addresses_are_refused(text: str) -> None:
         ("listen", "not valid TOML: "),
         ('response_information = "a/+"', 'response_information = "a/+": expected a topic without'),
         ('response_information = "a/"', 'response_information = "a/": expected a topic without'),
+        ('response_information = "$SYS/a"', 'response_information = "$SYS/a": expected a topic'),
         (
             "server_reference = 1",
             "server_reference = 1: expected a name of at most 1024 characters",

@@ -98,8 +98,12 @@ def _data_dir(value: object) -> Path:
 
 
 def _response_information(value: object) -> str:
-    if not _is_text(value) or re.search(r"[+#]|/$", value):
-        expected = f"a topic without wildcards of at most {TEXT_CHARACTERS_MAX} characters"
+    # Below $SYS and $delayed nobody can answer, and $share is no topic to subscribe to.
+    if not _is_text(value) or re.search(r"^\$|[+#]|/$", value):
+        expected = (
+            "a topic without wildcards that does not begin with $, "
+            f"of at most {TEXT_CHARACTERS_MAX} characters"
+        )
         raise _Culprit(value, expected)
     return value
 
