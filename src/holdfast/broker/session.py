@@ -1,5 +1,6 @@
 """The session: what outlives a connection. Its durable part is a function of the committed log."""
 
+import zlib
 from typing import TYPE_CHECKING, Final, final
 
 from holdfast.message import Message
@@ -134,6 +135,7 @@ class Session:
     def __init__(self, number: int, client_id: str, version: int, expiry_s: int) -> None:
         self.number = number
         self.client_id = client_id
+        self.client_hash = zlib.crc32(client_id.encode())
         self.version = version
         self.expiry_s = expiry_s
         self.epoch = 0

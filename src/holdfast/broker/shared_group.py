@@ -135,15 +135,15 @@ def _least_in_flight(group: Group, qos: int) -> Subscription | None:
 def _by_hash(online: list[Subscription], key: str) -> Subscription:
     """The member that a key belongs to; when members come or go, few keys change theirs.
 
-    By rendezvous hashing.
+    By rendezvous hashing: each member has a weight for each key, and the heaviest has it.
     """
-    raw = key.encode()
+    key_hash = zlib.crc32(key.encode())
     chosen = online[0]
     highest = -1
     for member in online:
-        checksum = zlib.crc32(raw, zlib.crc32(member.session.client_id.encode()))
-        # A CRC alone is linear: the differences between members would not depend on the key.
-        weight = (checksum * 0x9E3779B1) & 0xFFFF_FFFF
+        # The order of the members has to depend on all bits of both; xor alone would not do.
+        weight = ((key_hash ^ member.session.client_hash) * 0x9E3779B1) & 0xFFFF_FFFF
+        weight = ((weight ^ (weight >> 15)) * 0x85EBCA6B) & 0xFFFF_FFFF
         if weight > highest:
             chosen = member
             highest = weight
