@@ -210,6 +210,20 @@ class TestPublish:
         sender.publish("$delayed/60/t", "m", 2, 1)
         assert world.broker.delayed.count == 2
 
+    def test_one_without_a_delay_does_not_overtake_what_its_publisher_sent_before(self) -> None:
+        world = World()
+        world.session("kept", "t", 1)
+        client = world.transient("c")
+        client.subscribe("u", 0)
+        client.packets()
+        publisher = world.transient("p")
+        world.disk.hold()
+        publisher.publish("t", "first", 1, 1)
+        publisher.publish("$delayed/0/u", "second")
+        assert client.received() == []
+        world.disk.sync()
+        assert client.received() == ["PUBLISH u second q0"]
+
 
 class TestExpiry:
     @pytest.mark.parametrize("expiry_s", [0, 1, 10])

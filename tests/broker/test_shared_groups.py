@@ -3,7 +3,7 @@
 import pytest
 
 from holdfast.broker.groups import Groups
-from holdfast.broker.limits import Limits
+from holdfast.broker.limits import FEED_ENTRIES_MAX, Limits
 from holdfast.broker.shared_group import (
     HASH_CLIENT,
     HASH_TOPIC,
@@ -281,6 +281,16 @@ def test_two_members_that_go_at_once_leave_their_messages_to_the_third() -> None
     assert payloads(third) == ["m1"]
 
 
+def test_it_is_still_the_turn_of_the_next_when_one_before_it_goes() -> None:
+    world = World()
+    first, second, third = (member(world, name) for name in "abc")
+    say(world, 1)
+    assert payloads(first, ack=True) == ["m1"]
+    first.cut()
+    say(world, 2, first=2)
+    assert (payloads(second), payloads(third)) == (["m2"], ["m3"])
+
+
 def test_a_member_that_returns_first_gets_its_own_again() -> None:
     world = World()
     first = member(world, "a")
@@ -344,6 +354,20 @@ def test_what_a_transient_member_had_comes_once_after_a_crash_though_its_row_say
     world.disk.release()
     world.restart()
     assert payloads(world.hello("d")) == ["m1"]
+
+
+def test_what_a_transient_member_has_acknowledged_is_written_though_the_log_is_kept() -> None:
+    world = World()
+    world.session("pins the log", "t/#", 1)
+    transient = member(world, "t", expiry_s=0)
+    member(world, "d").disconnect()
+    say(world, 2)
+    assert payloads(transient) == ["m1", "m2"]
+    transient.send(Puback(1))
+    world.advance(100)  # acknowledgements are written a little later
+    world.crash()
+    world.restart()
+    assert payloads(world.hello("d")) == ["m2"]
 
 
 def test_the_first_durable_member_makes_what_others_have_safe_too() -> None:
@@ -635,6 +659,107 @@ def test_a_read_for_a_queue_that_was_given_up_brings_nothing_to_the_next_one() -
     world.disk.release()
     client.send(Puback(3), Puback(4))
     assert payloads(client) == ["m15"]
+
+
+def test_what_is_given_back_while_the_queue_is_read_comes_before_it() -> None:
+    world = World()
+    first, second = member(world, "a", receive_maximum=1), member(world, "b", receive_maximum=1)
+    say(world, 4)
+    assert (payloads(first), payloads(second)) == (["m1"], ["m2"])
+    out_of_memory(world)
+    world.disk.hold_reads()
+    first.send(Puback(1))  # there is room: m3 and m4 are asked for
+    second.cut()
+    world.disk.answer_reads()
+    world.disk.answer_reads()
+    assert payloads(first, ack=True) == ["m2"]
+    world.disk.release()
+    assert payloads(first) == ["m3"]
+
+
+def test_a_fetch_for_a_queue_that_was_given_up_does_not_count_for_the_next_one() -> None:
+    world = World()
+    client = member(world, "a")
+    other = member(world, "b")
+    say(world, 2)
+    assert (payloads(client, ack=True), payloads(other)) == (["m1"], ["m2"])
+    out_of_memory(world)
+    world.disk.hold_reads()
+    other.cut()
+    (fetch,) = world.disk.reads
+    world.disk.reads = []
+    world.hello("b", clean=True)
+    client.subscribe(SHARED, 0)  # nobody wants a queue any longer
+    client.subscribe(SHARED, 1)
+    client.disconnect()
+    say(world, 2, first=11)
+    out_of_memory(world)
+    third = world.hello("third")
+    third.subscribe(SHARED, 1)
+    world.answer(fetch)
+    world.run()
+    world.disk.release()
+    assert payloads(third) == ["m11", "m12"]
+
+
+def test_a_long_stretch_of_the_log_is_passed_in_parts() -> None:
+    world = World()
+    world.session("wants the others", "other", 1)
+    client = member(world, "a")
+    publisher = world.transient("p", version=4)
+    world.disk.hold()  # so that all of it stays in memory
+    client.stall()
+    publisher.publish("t/x", "first", 1, 1)
+    count = FEED_ENTRIES_MAX + 5
+    publisher.push(*(Publish("other", b"", 1, False, False, n) for n in range(2, count)))
+    publisher.publish("t/x", "behind them", 1, count)
+    client.drain()
+    world.disk.release()
+    assert payloads(client) == ["first", "behind them"]
+
+
+def test_retained_messages_on_their_way_to_a_member_of_another_kind_are_not_for_the_group() -> None:
+    world = World()
+    world.transient("p").publish("t/x", "kept", 1, 1, retain=True)
+    member(world, "a").disconnect()
+    world.hello("plain").subscribe("t/x", 1)  # sent through the log
+    assert payloads(world.hello("a")) == []
+
+
+def test_a_queue_ends_with_the_last_who_wants_one() -> None:
+    world = World()
+    world.session("wants it too", "t/#", 1)
+    member(world, "b", 0).disconnect()
+    member(world, "a").unsubscribe(SHARED)
+    say(world, 1)
+    group = groups(world).find(SHARED)
+    assert group is not None
+    assert (group.queueing, group.is_behind) == (0, False)
+
+
+def test_of_a_group_that_a_crash_leaves_without_members_nothing_is_left() -> None:
+    world = World()
+    member(world, "t", expiry_s=0)
+    member(world, "d").unsubscribe(SHARED)
+    assert groups(world).count == 1
+    world.crash()
+    world.restart()
+    assert groups(world).count == 0
+    assert world.disk.store.load().groups == []
+
+
+def test_what_members_without_a_session_are_given_from_the_queue_is_durable_first() -> None:
+    world = World()
+    client = member(world, "t", expiry_s=0, receive_maximum=1)
+    publisher = world.transient("p")
+    world.disk.hold()
+    publisher.publish("t/x", "1", 1, 1)
+    publisher.publish("t/x", "2", 1, 2)
+    world.disk.sync_one()
+    assert payloads(client, ack=True) == ["1"]
+    assert payloads(client) == []
+    world.disk.sync()
+    assert payloads(client) == ["2"]
 
 
 def test_a_group_pins_what_it_queues_and_its_members_pin_nothing_else() -> None:
