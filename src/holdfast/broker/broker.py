@@ -179,10 +179,8 @@ class Broker:
                 _check_first_byte(data)
             framer.feed(data)
             self._packets(connection)
-        except ProtocolError as error:
-            self._protocol_error(connection, error)
-        except Refused as refusal:
-            self._refuse(connection, refusal.reason_code, refusal.detail)
+        except (ProtocolError, Refused) as error:
+            self._end_for(connection, error)
 
     def closed(self, connection: Connection) -> None:
         """Take note that the network connection is gone, which may be news or not."""
@@ -303,10 +301,8 @@ class Broker:
                 connection.last_received_ms = self._now_ms
                 self._carry_out(connection, packet, reply.data)
                 self._packets(connection)
-        except ProtocolError as error:
-            self._protocol_error(connection, error)
-        except Refused as refusal:
-            self._refuse(connection, refusal.reason_code, refusal.detail)
+        except (ProtocolError, Refused) as error:
+            self._end_for(connection, error)
 
     def trim_point(self) -> int:
         """The lsn below which no session needs the log, once the batch taken last is durable."""
@@ -399,8 +395,7 @@ class Broker:
         self.counters.connects += 1
         connection.introduce(packet)
         if self.limits.redirect_code != 0:
-            self._refuse(connection, self.limits.redirect_code, "sent to another server")
-            return
+            raise Refused(self.limits.redirect_code, "sent to another server")
         if self._authentication.connect(connection, packet):
             self._carry_out(connection, packet, None)
 
@@ -457,35 +452,27 @@ class Broker:
         if session is not None and session.connection is connection:
             self.sessions.disconnected(session, self._now_ms)
 
-    def _protocol_error(self, connection: Connection, error: ProtocolError) -> None:
-        """Answer a peer that broke the rules as its version has it, and end the connection.
+    def _end_for(self, connection: Connection, error: ProtocolError | Refused) -> None:
+        """Tell a client that broke the rules or is refused, as its version has it, and end it.
 
-        Source: [MQTT-4.13.1-1]; 3.1.1: [MQTT-4.8.0-1], [MQTT-3.1.2-2].
+        Source: [MQTT-4.13.1-1], [MQTT-4.12.1-2] for a later authentication that fails; 3.1.1:
+        [MQTT-4.8.0-1], [MQTT-3.1.2-2].
         """
-        self.counters.protocol_errors += 1
         reason_code = error.reason_code
-        self._tell(WARNING, f"closed: {error.detail}", connection)
+        if isinstance(error, ProtocolError):
+            self.counters.protocol_errors += 1
+            self._tell(WARNING, f"closed: {error.detail}", connection)
+            otherwise = PROTOCOL_ERROR
+        else:
+            self.counters.refused_connections += 1
+            self._tell(WARNING, f"refused: {error.detail}", connection)
+            otherwise = NOT_AUTHORIZED
         if connection.state != CONNECTED:
             self._send_refusal(connection, reason_code, error.detail)
         elif connection.is_v5:
             if reason_code not in DISCONNECT_CODES:
-                reason_code = PROTOCOL_ERROR
+                reason_code = otherwise
             connection.send_last(explained_disconnect(connection, reason_code, error.detail))
-        self._lost(connection)
-
-    def _refuse(self, connection: Connection, reason_code: int, detail: str) -> None:
-        """Say no to a client that keeps the rules, and end the connection.
-
-        Source: [MQTT-4.12.1-2] for a later authentication that fails.
-        """
-        self.counters.refused_connections += 1
-        self._tell(WARNING, f"refused: {detail}", connection)
-        if connection.state != CONNECTED:
-            self._send_refusal(connection, reason_code, detail)
-        elif connection.is_v5:
-            if reason_code not in DISCONNECT_CODES:
-                reason_code = NOT_AUTHORIZED
-            connection.send_last(explained_disconnect(connection, reason_code, detail))
         self._lost(connection)
 
     def _send_refusal(self, connection: Connection, reason_code: int, detail: str) -> None:
