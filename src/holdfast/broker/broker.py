@@ -32,8 +32,8 @@ from holdfast.broker.groups import Groups
 from holdfast.broker.limits import KEEP_ALIVE_LOOK_MS, LAZY_COMMIT_MS, Limits
 from holdfast.broker.publishing import Publishing
 from holdfast.broker.reasons import (
+    explained,
     explained_connack,
-    explained_disconnect,
     farewell,
     redirection,
 )
@@ -472,7 +472,8 @@ class Broker:
         elif connection.is_v5:
             if reason_code not in DISCONNECT_CODES:
                 reason_code = otherwise
-            connection.send_last(explained_disconnect(connection, reason_code, error.detail))
+            packet = Disconnect(reason_code)
+            connection.send_last(explained(connection, packet, error.detail))
         self._lost(connection)
 
     def _send_refusal(self, connection: Connection, reason_code: int, detail: str) -> None:
@@ -513,7 +514,8 @@ class Broker:
         self._tell(INFO, f"closed: {reason_name(KEEP_ALIVE_TIMEOUT)}", connection)
         if connection.is_v5:
             detail = f"no packet came within {connection.keep_alive_ms} ms"
-            connection.send_last(explained_disconnect(connection, KEEP_ALIVE_TIMEOUT, detail))
+            packet = Disconnect(KEEP_ALIVE_TIMEOUT)
+            connection.send_last(explained(connection, packet, detail))
         self._lost(connection)
 
     def _await_keep_alive(self, connection: Connection) -> None:

@@ -7,7 +7,7 @@ from holdfast.broker.connection import Connection
 from holdfast.broker.counters import Counters
 from holdfast.broker.delayed import Delayed, is_delayed
 from holdfast.broker.limits import Limits
-from holdfast.broker.reasons import explained_puback, explained_pubrec
+from holdfast.broker.reasons import explained
 from holdfast.broker.router import Router
 from holdfast.broker.step import WARNING, Event
 from holdfast.broker.topic_aliases import AliasesIn
@@ -170,11 +170,11 @@ class Publishing:
         elif not connection.is_v5:
             raise ProtocolError(reason_code, detail)
         elif packet.qos == 1:
-            answer = explained_puback(connection, packet.packet_id, reason_code, detail)
-            connection.answer(answer, 0)
+            puback = Puback(packet.packet_id, reason_code)
+            connection.answer(explained(connection, puback, detail), 0)
         else:
-            answer = explained_pubrec(connection, packet.packet_id, reason_code, detail)
-            connection.answer(answer, 0)
+            pubrec = Pubrec(packet.packet_id, reason_code)
+            connection.answer(explained(connection, pubrec, detail), 0)
 
     def _take_alias(self, connection: Connection, packet: Publish, properties: Properties) -> None:
         """Put the topic that its alias stands for into a PUBLISH; the alias is not forwarded."""

@@ -23,64 +23,48 @@ from holdfast.protocol.reason_codes import (
     reason_name,
 )
 
+Explained = Connack | Disconnect | Puback | Pubrec | Suback | Unsuback
+
+
+def explained(connection: Connection, packet: Explained, detail: str) -> bytes:
+    """A packet of 5.0 that refuses, with its Reason String where there is room for it.
+
+    A client may turn Reason Strings off, but not those of CONNACK and DISCONNECT.
+    Source: [MQTT-3.2.2-19], [MQTT-3.4.2-2], [MQTT-3.5.2-2], [MQTT-3.9.2-1], [MQTT-3.11.2-1],
+    [MQTT-3.14.2-3].
+    """
+    if connection.wants_problem_information or isinstance(packet, (Connack, Disconnect)):
+        packet.properties = _reason(detail)
+        data = encode(packet, MQTT_5_0)
+        if not connection.is_too_large(data):
+            return data
+        packet.properties = None
+    return encode(packet, MQTT_5_0)
+
 
 def explained_connack(connection: Connection, reason_code: int, detail: str) -> bytes:
-    """A CONNACK of 5.0 that refuses. Source: [MQTT-3.2.2-19]."""
-    data = encode(Connack(False, reason_code, _reason(detail)), MQTT_5_0)
-    # Of a CONNECT that could not be read, the Maximum Packet Size is not known.
-    if connection.is_introduced and not connection.is_too_large(data):
-        return data
-    return encode(Connack(False, reason_code), MQTT_5_0)
-
-
-def explained_disconnect(connection: Connection, reason_code: int, detail: str) -> bytes:
-    """A DISCONNECT of 5.0 for what went wrong. Source: [MQTT-3.14.2-3]."""
-    data = encode(Disconnect(reason_code, _reason(detail)), MQTT_5_0)
-    if connection.is_too_large(data):
-        return encode(Disconnect(reason_code), MQTT_5_0)
-    return data
-
-
-def explained_puback(
-    connection: Connection, packet_id: int, reason_code: int, detail: str
-) -> bytes:
-    """A PUBACK of 5.0 that refuses. Source: [MQTT-3.4.2-2]."""
-    if connection.wants_problem_information:
-        data = encode(Puback(packet_id, reason_code, _reason(detail)), MQTT_5_0)
-        if not connection.is_too_large(data):
-            return data
-    return encode(Puback(packet_id, reason_code), MQTT_5_0)
-
-
-def explained_pubrec(
-    connection: Connection, packet_id: int, reason_code: int, detail: str
-) -> bytes:
-    """A PUBREC of 5.0 that refuses. Source: [MQTT-3.5.2-2]."""
-    if connection.wants_problem_information:
-        data = encode(Pubrec(packet_id, reason_code, _reason(detail)), MQTT_5_0)
-        if not connection.is_too_large(data):
-            return data
-    return encode(Pubrec(packet_id, reason_code), MQTT_5_0)
+    """A CONNACK of 5.0 that refuses."""
+    packet = Connack(False, reason_code)
+    if not connection.is_introduced:
+        # Of a CONNECT that could not be read, the Maximum Packet Size is not known.
+        return encode(packet, MQTT_5_0)
+    return explained(connection, packet, detail)
 
 
 def explained_suback(connection: Connection, packet_id: int, codes: list[int]) -> bytes:
-    """A SUBACK; in 5.0 it names what it refuses. Source: [MQTT-3.9.2-1]."""
+    """A SUBACK; in 5.0 it names what it refuses."""
+    packet = Suback(packet_id, codes)
     detail = _first_refusal(codes)
-    if detail and connection.is_v5 and connection.wants_problem_information:
-        data = encode(Suback(packet_id, codes, _reason(detail)), MQTT_5_0)
-        if not connection.is_too_large(data):
-            return data
-    return encode(Suback(packet_id, codes), connection.version)
+    if detail and connection.is_v5:
+        return explained(connection, packet, detail)
+    return encode(packet, connection.version)
 
 
 def explained_unsuback(connection: Connection, packet_id: int, codes: list[int]) -> bytes:
-    """An UNSUBACK of 5.0; it names what it refuses. Source: [MQTT-3.11.2-1]."""
+    """An UNSUBACK of 5.0; it names what it refuses."""
+    packet = Unsuback(packet_id, codes)
     detail = _first_refusal(codes)
-    if detail and connection.wants_problem_information:
-        data = encode(Unsuback(packet_id, codes, _reason(detail)), MQTT_5_0)
-        if not connection.is_too_large(data):
-            return data
-    return encode(Unsuback(packet_id, codes), MQTT_5_0)
+    return explained(connection, packet, detail) if detail else encode(packet, MQTT_5_0)
 
 
 def redirection(connection: Connection, limits: Limits) -> bytes:

@@ -12,14 +12,14 @@ from holdfast.broker.deadlines import SESSION_EXPIRY, WILL_DUE, Deadlines
 from holdfast.broker.delayed import Delayed, address_of, is_delayed
 from holdfast.broker.limits import DEADLINES_SPARE, EXPIRY_NEVER, Limits
 from holdfast.broker.publishing import is_format_broken
-from holdfast.broker.reasons import explained_disconnect
+from holdfast.broker.reasons import explained
 from holdfast.broker.router import Router
 from holdfast.broker.session import Numbers, Session, Subscription
 from holdfast.broker.shared_group import Group
 from holdfast.errors import ProtocolError, Refused
 from holdfast.message import NEVER, Message, Properties
 from holdfast.protocol.encode import encode
-from holdfast.protocol.packets import MQTT_5_0, Connack, Connect, Will
+from holdfast.protocol.packets import MQTT_5_0, Connack, Connect, Disconnect, Will
 from holdfast.protocol.properties import forwarded_properties
 from holdfast.protocol.reason_codes import (
     CLIENT_IDENTIFIER_NOT_VALID,
@@ -247,7 +247,7 @@ class Sessions:
         self._counters.takeovers += 1
         if old.is_v5:
             detail = "another connection has taken the session over"
-            old.send_last(explained_disconnect(old, SESSION_TAKEN_OVER, detail))
+            old.send_last(explained(old, Disconnect(SESSION_TAKEN_OVER), detail))
         old.session = None
         old.close()
         self._connections.pop(old.number, None)
