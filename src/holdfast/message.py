@@ -73,6 +73,11 @@ class Message:
         self.publisher = publisher
 
 
+def is_expired(message: Message, now_ms: int) -> bool:
+    """Whether the time of a message is over; it is then given to nobody [MQTT-3.3.2-5]."""
+    return message.expires_at_ms != NEVER and message.expires_at_ms <= now_ms
+
+
 def message_bytes(message: Message) -> int:
     """How many bytes a message holds, roughly, for the bounds on memory."""
     return len(message.topic) + len(message.publisher) + content_bytes(message)

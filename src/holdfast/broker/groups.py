@@ -15,6 +15,7 @@ from holdfast.broker.outgoing import Outgoing
 from holdfast.broker.session import Numbers, Session, Subscription
 from holdfast.broker.shared_group import Group, choose, has_room
 from holdfast.broker.topic_tree import TopicTree
+from holdfast.message import is_expired
 from holdfast.protocol.sender import RELEASED, SENT_QOS_1
 from holdfast.protocol.topics import is_sys_topic, matches
 from holdfast.store.records import (
@@ -384,7 +385,7 @@ class Groups:
         message = entry.message
         if entry.target != 0:
             return True
-        if message.expires_at_ms != 0 and message.expires_at_ms <= self._delivery.now_ms:
+        if is_expired(message, self._delivery.now_ms):
             return True
         if not matches(group.inner_filter, message.topic):
             return True

@@ -18,7 +18,7 @@ from holdfast.broker.retained import Retained
 from holdfast.broker.session import RetainedDelivery, Session, Subscription, without_no_local
 from holdfast.broker.shared_group import Group
 from holdfast.broker.topic_tree import TopicTree
-from holdfast.message import Message
+from holdfast.message import Message, is_expired
 from holdfast.protocol.encode import encode_pubrel
 from holdfast.protocol.sender import RELEASED, SENT_QOS_1
 from holdfast.store.records import LogEntry, LogSlice, ReadRequest, RetainedRecord
@@ -140,9 +140,6 @@ class Router:
             self.retained.clear(message.topic)
             self._commits.batch.retained.append(RetainedRecord(message.topic, None))
 
-    def _is_expired(self, message: Message) -> bool:
-        return message.expires_at_ms != 0 and message.expires_at_ms <= self.now_ms
-
     def _give(self, subscription: Subscription, outgoing: Outgoing, lsn: int, wait: int) -> None:
         """Hand a message to one session online, or leave it in the log for later."""
         session = subscription.session
@@ -184,7 +181,7 @@ class Router:
         """
         session = subscription.session
         for message in messages:
-            if self._is_expired(message):
+            if is_expired(message, self.now_ms):
                 self.free_retained(message)
                 continue
             if subscription.is_no_local and message.publisher == session.client_id:
@@ -242,7 +239,7 @@ class Router:
             index += 1
             if self.retained.get(message.topic) is not message:
                 continue
-            if self._is_expired(message):
+            if is_expired(message, self.now_ms):
                 self.free_retained(message)
                 continue
             if session.subscriptions.get(subscription.topic_filter) is not subscription:
@@ -348,7 +345,7 @@ class Router:
         message = entry.message
         if entry.target != 0 and entry.target != session.number:
             return
-        if self._is_expired(message):
+        if is_expired(message, self.now_ms):
             return
         subscription = session.subscription_for(entry)
         outgoing = Outgoing(message, self.now_ms, None, False)

@@ -17,7 +17,7 @@ from holdfast.broker.router import Router
 from holdfast.broker.session import Numbers, Session, Subscription
 from holdfast.broker.shared_group import Group
 from holdfast.errors import ProtocolError, Refused
-from holdfast.message import NEVER, Message, Properties
+from holdfast.message import NEVER, Message, Properties, is_expired
 from holdfast.protocol.encode import encode
 from holdfast.protocol.packets import MQTT_5_0, Connack, Connect, Disconnect, Will
 from holdfast.protocol.properties import forwarded_properties
@@ -482,7 +482,7 @@ class Sessions:
             message = retained.message
             if message is not None:
                 self._router.retained.set(message)
-                if message.expires_at_ms != NEVER and message.expires_at_ms <= now_ms:
+                if is_expired(message, now_ms):
                     self._router.free_retained(message)
         for session in list(self._by_number.values()):
             self._restore_absence(session, now_ms)
