@@ -1,4 +1,4 @@
-"""All sessions: how connections find, take over, leave and end them; their wills.
+"""All sessions: how connections find, take over, leave and end them, and when wills are due.
 
 Source: MQTT 5.0 §3.1, §3.2, §4.1; MQTT 3.1.1 §3.1.
 """
@@ -9,29 +9,24 @@ from holdfast.broker.commits import Commits
 from holdfast.broker.connection import CONNECTED, Connection
 from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import SESSION_EXPIRY, WILL_DUE, Deadlines
-from holdfast.broker.delayed import Delayed, address_of, is_delayed
+from holdfast.broker.delayed import Delayed, is_delayed
 from holdfast.broker.limits import DEADLINES_SPARE, EXPIRY_NEVER, Limits
-from holdfast.broker.publishing import is_format_broken
 from holdfast.broker.reasons import explained
 from holdfast.broker.router import Router
 from holdfast.broker.session import Numbers, Session, Subscription
 from holdfast.broker.shared_group import Group
-from holdfast.errors import ProtocolError, Refused
-from holdfast.message import NEVER, Message, Properties, is_expired
+from holdfast.broker.wills import check_will, message_of_will, stored_will, take_delay_s
+from holdfast.errors import Refused
+from holdfast.message import Properties, is_expired
 from holdfast.protocol.encode import encode
-from holdfast.protocol.packets import MQTT_5_0, Connack, Connect, Disconnect, Will
-from holdfast.protocol.properties import forwarded_properties
+from holdfast.protocol.packets import MQTT_5_0, Connack, Connect, Disconnect
 from holdfast.protocol.reason_codes import (
     CLIENT_IDENTIFIER_NOT_VALID,
-    PAYLOAD_FORMAT_INVALID,
-    QOS_NOT_SUPPORTED,
-    RETAIN_NOT_SUPPORTED,
     SESSION_TAKEN_OVER,
     SUCCESS,
-    TOPIC_NAME_INVALID,
 )
 from holdfast.protocol.receiver import Qos2Receiver
-from holdfast.protocol.topics import check_topic, is_shared, is_sys_topic
+from holdfast.protocol.topics import is_shared, is_sys_topic
 from holdfast.protocol.wire import STRING_BYTES_MAX
 from holdfast.store.records import OPEN, Snapshot, SubscriptionRecord, unpack_in_flight
 
@@ -100,7 +95,7 @@ class Sessions:
             client_id = f"auto-{self._instance}-{self._numbers.next}"
             connection.client_id = client_id
         if packet.will is not None:
-            self._check_will(packet.will)
+            check_will(packet.will, self._limits)
         asked_s = _asked_expiry(packet)
         connection.asked_expiry_s = asked_s
         expiry_s = min(asked_s, self._limits.session_expiry_max_s)
@@ -118,7 +113,7 @@ class Sessions:
         is_present = session is not None
         if session is None:
             session = self._create(client_id, packet.version, expiry_s)
-        self._attach(session, connection, packet, expiry_s, now_ms)
+        self._attach(session, connection, packet, expiry_s)
         if session.is_recorded:
             has_changed_store = True
         connack = Connack(is_present, SUCCESS, self._connack_properties(connection, packet))
@@ -135,19 +130,6 @@ class Sessions:
         if is_present:
             self._router.resume(session)
 
-    def _check_will(self, will: Will) -> None:
-        """Refuse a will that could not be published as it is. Source: [MQTT-3.2.2-12], -13."""
-        limits = self._limits
-        _check_will_topic(will.topic, limits.delayed_seconds_max)
-        if will.qos > limits.maximum_qos:
-            detail = f"expected a will of QoS {limits.maximum_qos} at most, QoS {will.qos} came"
-            raise Refused(QOS_NOT_SUPPORTED, detail)
-        if will.retain and not limits.is_retain_available:
-            raise Refused(RETAIN_NOT_SUPPORTED, "expected Will Retain 0, 1 came")
-        if limits.check_payload_format and is_format_broken(will.properties, will.payload):
-            detail = "expected a will of UTF-8, as its Payload Format Indicator says"
-            raise Refused(PAYLOAD_FORMAT_INVALID, detail)
-
     def _create(self, client_id: str, version: int, expiry_s: int) -> Session:
         session = Session(self._numbers.take(), client_id, version, expiry_s)
         session.position = self._commits.next_lsn
@@ -161,7 +143,6 @@ class Sessions:
         connection: Connection,
         packet: Connect,
         expiry_s: int,
-        now_ms: int,
     ) -> None:
         connection.state = CONNECTED
         connection.session = session
@@ -179,7 +160,11 @@ class Sessions:
         session.resend = None
         # A will that was to be published later is cancelled by the return [MQTT-3.1.3-9].
         session.will_due_ms = 0
-        self._set_will(session, packet.will, now_ms)
+        session.will = None
+        session.will_delay_s = 0
+        if packet.will is not None:
+            session.will_delay_s = take_delay_s(packet.will)
+            session.will = stored_will(packet.will, session.client_id)
         window = self._limits.in_flight_max
         properties = packet.properties
         if properties is not None:
@@ -396,29 +381,6 @@ class Sessions:
             self._commits.batch.ended.append(session.number)
             router.removal_wait = self._commits.filling
 
-    # --- wills
-
-    def _set_will(self, session: Session, will: Will | None, now_ms: int) -> None:
-        if will is None:
-            session.will = None
-            session.will_delay_s = 0
-            return
-        delay_s = 0
-        properties = will.properties
-        if properties is not None and properties.will_delay_interval is not None:
-            delay_s = properties.will_delay_interval
-            properties.will_delay_interval = None
-        session.will_delay_s = delay_s
-        session.will = Message(
-            will.topic,
-            will.payload,
-            will.qos,
-            will.retain,
-            properties,
-            NEVER,
-            session.client_id,
-        )
-
     def _publish_will(self, session: Session, now_ms: int) -> None:
         """Publish the will, once: it goes from the session in the same batch [MQTT-3.1.2-10]."""
         will = session.will
@@ -427,21 +389,7 @@ class Sessions:
         session.will_due_ms = 0
         if session.is_recorded:
             self._commits.touch_row(session)
-        # A copy: the will itself may just be on its way to the store with the session's row.
-        properties = will.properties
-        expires_at_ms = NEVER
-        if properties is not None and properties.message_expiry_interval is not None:
-            # Its expiry counts from its publication, not from CONNECT.
-            expires_at_ms = now_ms + properties.message_expiry_interval * 1000
-        message = Message(
-            will.topic,
-            will.payload,
-            will.qos,
-            will.retain,
-            forwarded_properties(properties),
-            expires_at_ms,
-            will.publisher,
-        )
+        message = message_of_will(will, now_ms)
         if is_delayed(message.topic):
             self._delayed.publish_will(message, session.publish_wait)
         else:
@@ -572,21 +520,6 @@ def _reads_log(session: Session) -> bool:
         ):
             return True
     return False
-
-
-def _check_will_topic(topic: str, delayed_seconds_max: int) -> None:
-    """Raises ProtocolError (Topic Name invalid) for a topic that no client publishes to."""
-    check_topic(topic)
-    if is_sys_topic(topic):
-        raise ProtocolError(
-            TOPIC_NAME_INVALID,
-            "expected a will topic outside $SYS, which only the broker publishes under",
-        )
-    if is_delayed(topic):
-        try:
-            address_of(topic, delayed_seconds_max)
-        except Refused as error:
-            raise ProtocolError(error.reason_code, error.detail) from None
 
 
 def _asked_expiry(packet: Connect) -> int:
