@@ -16,8 +16,7 @@ class Counters:
         self.packets_sent = 0
         self.bytes_received = 0
         self.bytes_sent = 0
-        self.logged = 0  # entries of the log
-        self.logged_payload_bytes = 0
+        self.logged_payload_bytes = 0  # of the entries of the log
         self.commits = 0  # batches that the store made durable
         self.dropped_qos0 = 0  # for a subscriber whose socket was full
         self.too_large = 0  # for a subscriber whose Maximum Packet Size is smaller

@@ -3,6 +3,7 @@
 from typing import final
 
 from holdfast.message import Message
+from holdfast.protocol.topics import has_wildcard
 
 
 @final
@@ -88,7 +89,7 @@ class Retained:
 
         Source: [MQTT-4.7.2-1] for the topics that begin with ``$``.
         """
-        if "+" not in topic_filter and "#" not in topic_filter:
+        if not has_wildcard(topic_filter):
             message = self.get(topic_filter)
             return [] if message is None else [message]
         found: list[Message] = []

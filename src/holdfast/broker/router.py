@@ -115,7 +115,6 @@ class Router:
         entry = LogEntry(lsn, message, target)
         self._commits.append(entry)
         self._delivery.tail.append(entry)
-        self._counters.logged += 1
         self._counters.logged_payload_bytes += len(message.payload)
         return lsn
 
@@ -153,7 +152,6 @@ class Router:
                 data = outgoing.packet_to(connection, subscription, 0, retain, 0)
                 self._delivery.send(connection, message, data, wait)
             else:
-                session.dropped_qos0 += 1
                 self._counters.dropped_qos0 += 1
         elif session.is_behind:
             return

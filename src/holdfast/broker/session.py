@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, final
 from holdfast.message import Message
 from holdfast.protocol.receiver import Qos2Receiver
 from holdfast.protocol.sender import Sender
-from holdfast.protocol.topics import matches
+from holdfast.protocol.topics import has_wildcard, matches
 from holdfast.store.records import (
     OPEN,
     FilterSpan,
@@ -170,7 +170,6 @@ class Session:
         self.disconnected_at_ms = 0
         self.expiry_listed_ms = 0  # the time of its entry in the deadlines, 0 for none
         self.will_listed_ms = 0
-        self.dropped_qos0 = 0
 
     @property
     def is_durable(self) -> bool:
@@ -202,7 +201,7 @@ class Session:
             if self.groups is None:
                 self.groups = {}
             self.groups[group.number] = group
-        elif "+" in topic_filter or "#" in topic_filter:
+        elif has_wildcard(topic_filter):
             if self.wildcards is None:
                 self.wildcards = {}
             self.wildcards[topic_filter] = subscription
