@@ -13,10 +13,10 @@ from holdfast.broker.delivery import Delivery, ReadWanted
 from holdfast.broker.limits import FEED_ENTRIES_MAX, READ_BYTES_MAX
 from holdfast.broker.outgoing import Outgoing
 from holdfast.broker.session import Numbers, Session, Subscription
-from holdfast.broker.shared_group import Group, choose, has_room
+from holdfast.broker.shared_group import Group, choose, has_room, lent_key
 from holdfast.broker.topic_tree import TopicTree
 from holdfast.message import is_expired
-from holdfast.protocol.sender import RELEASED, SENT_QOS_1
+from holdfast.protocol.sender import RELEASED
 from holdfast.protocol.topics import is_sys_topic, matches
 from holdfast.store.records import (
     OPEN,
@@ -25,7 +25,7 @@ from holdfast.store.records import (
     LogEntry,
     LogSlice,
     ReadRequest,
-    unpack_in_flight,
+    unpack_lsns,
 )
 
 GROUP_READ_MESSAGES_MAX: Final = 256  # of one read, as many as a usual window holds
@@ -132,10 +132,10 @@ class Groups:
             session = member.session
             if session.group_of is None or session.is_durable:
                 continue
+            sender = session.sender
             for packet_id, other in session.group_of.items():
-                value = session.sender.in_flight.get(packet_id, -1)
-                if other is group and value & 3 == SENT_QOS_1:
-                    group.lent[session.number * 65536 + packet_id] = value >> 2
+                if other is group and sender.awaits_puback(packet_id):
+                    group.lent[lent_key(session, packet_id)] = sender.reference(packet_id)
 
     def leave(self, subscription: Subscription) -> None:
         """Let a member go for good. What it was sent stays with it while its session lasts."""
@@ -199,7 +199,7 @@ class Groups:
         session.forget_in_flight(packet_id)
         if group is None:
             return
-        if group.lent.pop(session.number * 65536 + packet_id, None) is not None:
+        if group.lent.pop(lent_key(session, packet_id), None) is not None:
             self._commits.touch_group_lazily(group)
 
     def _came(self, group: Group, subscription: Subscription) -> None:
@@ -228,7 +228,7 @@ class Groups:
         """
         assert session.group_of is not None
         group = session.group_of.get(packet_id)
-        if group is not None and session.sender.in_flight[packet_id] & 3 == SENT_QOS_1:
+        if group is not None and session.sender.awaits_puback(packet_id):
             self._take_back(session, group, [packet_id])
 
     def _give_back(self, session: Session, group: Group) -> None:
@@ -236,21 +236,21 @@ class Groups:
         group.stranded.pop(session.number, None)
         group_of = session.group_of
         assert group_of is not None
-        in_flight = session.sender.in_flight
         packet_ids: list[int] = []
         for packet_id, of_group in group_of.items():
-            if of_group is group and in_flight.get(packet_id, -1) & 3 == SENT_QOS_1:
+            if of_group is group and session.sender.awaits_puback(packet_id):
                 packet_ids.append(packet_id)
         self._take_back(session, group, packet_ids)
 
     def _take_back(self, session: Session, group: Group, packet_ids: list[int]) -> None:
-        in_flight = session.sender.in_flight
+        sender = session.sender
         # After a crash, one of a session that was not kept may be known from its row as well.
         returned = set(group.returned)
         for packet_id in packet_ids:
-            returned.add(in_flight.pop(packet_id) >> 2)
+            returned.add(sender.reference(packet_id))
+            del sender.in_flight[packet_id]
             session.forget_in_flight(packet_id)
-            group.lent.pop(session.number * 65536 + packet_id, None)
+            group.lent.pop(lent_key(session, packet_id), None)
         if group.is_ended or group.queueing == 0 or not returned:
             return
         group.returned = sorted(returned)
@@ -342,7 +342,7 @@ class Groups:
             session.group_of = {}
         session.group_of[packet_id] = group
         if qos == 1 and group.is_recorded and not session.is_durable:
-            group.lent[session.number * 65536 + packet_id] = lsn
+            group.lent[lent_key(session, packet_id)] = lsn
         return True
 
     # --- catching up
@@ -509,8 +509,7 @@ class Groups:
         group.is_recorded = True
         group.is_behind = True
         group.position = record.cursor
-        for value in unpack_in_flight(record.returned).values():
-            group.returned.append(value >> 2)
+        group.returned = unpack_lsns(record.returned)
 
     def restore_in_flight(self, session: Session) -> None:
         """What a restored session has not acknowledged may be given to another member."""
@@ -544,8 +543,7 @@ def _groups_of_in_flight(session: Session) -> list[Group]:
     found: list[Group] = []
     group_of = session.group_of
     assert group_of is not None
-    in_flight = session.sender.in_flight
     for packet_id, group in group_of.items():
-        if in_flight.get(packet_id, -1) & 3 == SENT_QOS_1 and group not in found:
+        if session.sender.awaits_puback(packet_id) and group not in found:
             found.append(group)
     return found

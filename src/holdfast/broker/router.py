@@ -20,7 +20,7 @@ from holdfast.broker.shared_group import Group
 from holdfast.broker.topic_tree import TopicTree
 from holdfast.message import Message, is_expired
 from holdfast.protocol.encode import encode_pubrel
-from holdfast.protocol.sender import RELEASED, SENT_QOS_1
+from holdfast.protocol.sender import RELEASED
 from holdfast.store.records import LogEntry, LogSlice, ReadRequest, RetainedRecord
 
 
@@ -410,13 +410,13 @@ class Router:
         missing: list[int] = []
         room = session.window - (len(in_flight) - len(resend))
         for packet_id in resend:
-            value = in_flight.get(packet_id, RELEASED)
-            if value != RELEASED:
+            if in_flight.get(packet_id, RELEASED) != RELEASED:
                 if room <= 0:
                     break
                 room -= 1
-                if value >> 2 < tail_first:
-                    missing.append(value >> 2)
+                lsn = session.sender.reference(packet_id)
+                if lsn < tail_first:
+                    missing.append(lsn)
         if missing:
             session.is_reading = True
             self._delivery.reads.append(ReadWanted(session, session.epoch, 0, None, missing))
@@ -449,9 +449,8 @@ class Router:
         room = session.window - (len(in_flight) - len(resend))
         done = 0
         for packet_id in resend:
-            value = in_flight.get(packet_id, -1)
-            if value >= 0 and value != RELEASED:
-                lsn = value >> 2
+            if in_flight.get(packet_id, RELEASED) != RELEASED:
+                lsn = session.sender.reference(packet_id)
                 entry_found = tail.get(lsn) if lsn >= tail.first else by_lsn.get(lsn)
                 if room <= 0 or not connection.has_room:
                     break
@@ -463,7 +462,7 @@ class Router:
                     session.forget_in_flight(packet_id)
                 else:
                     room -= 1
-                    self._send_again(session, connection, entry_found, packet_id, value)
+                    self._send_again(session, connection, entry_found, packet_id)
             done += 1
         del resend[:done]
         if not resend:
@@ -472,12 +471,7 @@ class Router:
         return False
 
     def _send_again(
-        self,
-        session: Session,
-        connection: Connection,
-        entry: LogEntry,
-        packet_id: int,
-        value: int,
+        self, session: Session, connection: Connection, entry: LogEntry, packet_id: int
     ) -> None:
         message = entry.message
         group = session.group_of.get(packet_id) if session.group_of is not None else None
@@ -488,7 +482,7 @@ class Router:
         retain = entry.target != 0 or (
             message.retain and subscription is not None and subscription.is_retain_as_published
         )
-        qos = 1 if value & 3 == SENT_QOS_1 else 2
+        qos = 1 if session.sender.awaits_puback(packet_id) else 2
         outgoing = Outgoing(message, self.now_ms, None, False)
         # In full, with no alias: those of the connection before are gone.
         data = outgoing.packet(subscription, connection.is_v5, qos, retain, True, packet_id)

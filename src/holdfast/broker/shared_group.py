@@ -7,7 +7,7 @@ from holdfast.broker.session import Session, Subscription
 from holdfast.broker.topic_tree import FilterNode
 from holdfast.message import Message
 from holdfast.protocol.topics import split_share
-from holdfast.store.records import GroupRecord, pack_in_flight
+from holdfast.store.records import GroupRecord, pack_lsns
 
 ROUND_ROBIN: Final = 0
 LEAST_IN_FLIGHT: Final = 1
@@ -48,7 +48,7 @@ class Group:
         self.is_reading = False
         self.returned: list[int] = []
         # QoS 1 messages with members that a crash of the broker ends, so that they come back to
-        # the group then: lsn by session number * 65536 + packet identifier.
+        # the group then: lsn by ``lent_key``.
         self.lent: dict[int, int] = {}
         self.stranded: dict[int, Session] = {}  # absent, with messages another may be given
         self.is_recorded = False
@@ -57,11 +57,13 @@ class Group:
 
     def record(self, next_lsn: int) -> GroupRecord:
         lsns = sorted(self.returned + list(self.lent.values()))
-        packed: dict[int, int] = {}
-        for index, lsn in enumerate(lsns):
-            packed[index + 1] = lsn * 4
         cursor = self.position if self.is_behind else next_lsn
-        return GroupRecord(self.number, self.topic_filter, cursor, pack_in_flight(packed))
+        return GroupRecord(self.number, self.topic_filter, cursor, pack_lsns(lsns))
+
+
+def lent_key(session: Session, packet_id: int) -> int:
+    """The key of a message in ``Group.lent``."""
+    return session.number * 65536 + packet_id
 
 
 def choose(group: Group, message: Message, strategy: int) -> Subscription | None:

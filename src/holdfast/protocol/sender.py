@@ -79,6 +79,14 @@ class Sender:
         for packet_id in in_flight:
             self._next_id = packet_id + 1 if packet_id < PACKET_ID_MAX else 1
 
+    def awaits_puback(self, packet_id: int) -> bool:
+        """Whether a QoS 1 message is in flight under this identifier."""
+        return self.in_flight.get(packet_id, -1) & 3 == SENT_QOS_1
+
+    def reference(self, packet_id: int) -> int:
+        """The reference of an identifier that is in flight."""
+        return self.in_flight[packet_id] >> 2
+
     def reference_min(self) -> int:
         """The smallest reference in flight, 0 if there is none."""
         smallest = 0

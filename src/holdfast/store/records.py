@@ -137,7 +137,7 @@ class GroupRecord:
 
     ``topic_filter`` is the whole one of its members, ``$share/name/filter``. Everything below
     ``cursor`` has been handed to a member. ``returned`` holds the lsns that a member gave back
-    without having acknowledged them, packed by ``pack_in_flight``; a store keeps it as it is.
+    without having acknowledged them, packed by ``pack_lsns``; a store keeps it as it is.
     """
 
     def __init__(self, number: int, topic_filter: str, cursor: int, returned: bytes) -> None:
@@ -425,6 +425,19 @@ def unpack_in_flight(data: bytes, groups: dict[int, int] | None = None) -> dict[
                 groups[packet_id] = group >> 2
         in_flight[packet_id] = lsn * 4 + stage
     return in_flight
+
+
+def pack_lsns(lsns: list[int]) -> bytes:
+    """Ascending lsns, as ``pack_in_flight`` packs those of packet identifiers in a row."""
+    in_flight: dict[int, int] = {}
+    for index, lsn in enumerate(lsns):
+        in_flight[index + 1] = lsn * 4
+    return pack_in_flight(in_flight)
+
+
+def unpack_lsns(data: bytes) -> list[int]:
+    """What ``pack_lsns`` packed; raises StoreCorrupt if it is damaged."""
+    return [value >> 2 for value in unpack_in_flight(data).values()]
 
 
 @final
