@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.broker.delayed import STALE_MAX, address_of, is_delayed
+from holdfast.broker.events import WARNING
 from holdfast.broker.limits import DELAYED_DUE_BYTES_MAX, DELAYED_DUE_MAX, Limits
-from holdfast.broker.step import WARNING
 from holdfast.errors import Refused
 from holdfast.message import Properties
 from holdfast.protocol.packets import Connack, Publish, Pubrel, Will

@@ -2,7 +2,7 @@
 
 import pytest
 
-from holdfast.broker.step import WARNING
+from holdfast.broker.events import WARNING
 from holdfast.protocol.packets import Will
 from tests.broker.world import Client, World
 

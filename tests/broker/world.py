@@ -10,8 +10,8 @@ from holdfast.broker.authentication import AuthReply, AuthStep, refuse
 from holdfast.broker.broker import Broker
 from holdfast.broker.connection import Connection
 from holdfast.broker.delivery import ReadWanted
+from holdfast.broker.events import Event
 from holdfast.broker.limits import EXPIRY_NEVER, Limits
-from holdfast.broker.step import Event
 from holdfast.message import Properties
 from holdfast.protocol.decode import decode
 from holdfast.protocol.encode import encode

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from holdfast.broker.step import DEBUG, INFO, WARNING, Event
+from holdfast.broker.events import DEBUG, INFO, WARNING, Event
 from holdfast.net.event_log import EVENTS_MAX, INTERVAL_MS, EventLog
 
 START_MS = 1_700_000_000_000

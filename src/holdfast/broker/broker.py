@@ -28,6 +28,7 @@ from holdfast.broker.deadlines import (
 )
 from holdfast.broker.delayed import Delayed
 from holdfast.broker.delivery import Delivery, ReadWanted
+from holdfast.broker.events import DEBUG, INFO, WARNING, Event
 from holdfast.broker.groups import Groups
 from holdfast.broker.limits import KEEP_ALIVE_LOOK_MS, LAZY_COMMIT_MS, Limits
 from holdfast.broker.publishing import Publishing
@@ -40,7 +41,6 @@ from holdfast.broker.reasons import (
 from holdfast.broker.router import Router
 from holdfast.broker.session import Numbers
 from holdfast.broker.sessions import Sessions
-from holdfast.broker.step import DEBUG, INFO, WARNING, Event
 from holdfast.broker.subscribing import subscribe, unsubscribe
 from holdfast.broker.sys_topics import SysTopics
 from holdfast.broker.topic_tree import TopicTree

@@ -9,9 +9,9 @@ from typing import Final, final
 
 from holdfast.broker.commits import Commits
 from holdfast.broker.deadlines import Deadlines
+from holdfast.broker.events import WARNING, Event
 from holdfast.broker.limits import DELAYED_DUE_BYTES_MAX, DELAYED_DUE_MAX, Limits
 from holdfast.broker.router import Router
-from holdfast.broker.step import WARNING, Event
 from holdfast.errors import Refused
 from holdfast.message import NEVER, Message, message_bytes
 from holdfast.protocol.reason_codes import QUOTA_EXCEEDED, TOPIC_NAME_INVALID

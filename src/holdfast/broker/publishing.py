@@ -6,10 +6,10 @@ from holdfast.broker.commits import Commits
 from holdfast.broker.connection import Connection
 from holdfast.broker.counters import Counters
 from holdfast.broker.delayed import Delayed, is_delayed
+from holdfast.broker.events import WARNING, Event
 from holdfast.broker.limits import Limits
 from holdfast.broker.reasons import explained
 from holdfast.broker.router import Router
-from holdfast.broker.step import WARNING, Event
 from holdfast.broker.topic_aliases import AliasesIn
 from holdfast.errors import ProtocolError, Refused
 from holdfast.message import Message, Properties

@@ -2,7 +2,7 @@
 
 from typing import Final, final
 
-from holdfast.broker.step import INFO, WARNING, Event
+from holdfast.broker.events import INFO, WARNING, Event
 from holdfast.logs import get_logger
 
 # Any client can cause an event with each packet of a few bytes, and a line has some 150.

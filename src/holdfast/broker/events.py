@@ -1,4 +1,4 @@
-"""What one turn of the broker asks of its driver, beside the sends that its connections hold."""
+"""What the broker tells its operator: events, which the driver writes into the log."""
 
 from typing import Final, final
 
