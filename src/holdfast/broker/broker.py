@@ -41,7 +41,7 @@ from holdfast.broker.reasons import (
 from holdfast.broker.router import Router
 from holdfast.broker.session import Numbers
 from holdfast.broker.sessions import Sessions
-from holdfast.broker.subscribing import subscribe, unsubscribe
+from holdfast.broker.subscribing import Subscribing
 from holdfast.broker.sys_topics import SysTopics
 from holdfast.broker.topic_tree import TopicTree
 from holdfast.errors import ProtocolError, Refused
@@ -134,6 +134,7 @@ class Broker:
         self._publishing = Publishing(
             limits, self._commits, self._router, self.delayed, self.counters, self.events
         )
+        self._subscribing = Subscribing(limits, self._commits, self._router)
         self._acknowledging = Acknowledging(self._commits, self._delivery, groups)
         self._authentication = Authentication(auth_methods)
         self._topics = TopicCache()
@@ -354,8 +355,6 @@ class Broker:
         self._other(connection, decode(buffer, framer.start, framer.end, version, self._topics))
 
     def _other(self, connection: Connection, packet: Packet) -> None:
-        session = connection.session
-        assert session is not None
         if isinstance(packet, Puback):
             self._acknowledging.take(connection, PUBACK, packet.packet_id, True)
         elif isinstance(packet, Pubrec):
@@ -368,9 +367,9 @@ class Broker:
         elif isinstance(packet, Pingreq):
             connection.answer(PINGRESP_BYTES, 0)
         elif isinstance(packet, Subscribe):
-            subscribe(session, connection, packet, self.limits, self._router, self._commits)
+            self._subscribing.subscribe(connection, packet)
         elif isinstance(packet, Unsubscribe):
-            unsubscribe(session, connection, packet, self._router, self._commits)
+            self._subscribing.unsubscribe(connection, packet)
         elif isinstance(packet, Disconnect):
             self._disconnect(connection, packet)
         elif isinstance(packet, Auth):

@@ -1,4 +1,6 @@
-"""SUBSCRIBE and UNSUBSCRIBE. Source: MQTT 5.0 §3.8, §3.10."""
+"""SUBSCRIBE and UNSUBSCRIBE from a client. Source: MQTT 5.0 §3.8, §3.10."""
+
+from typing import final
 
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import Connection
@@ -25,84 +27,147 @@ from holdfast.protocol.reason_codes import (
 from holdfast.protocol.topics import check_filter, is_shared
 
 
-def subscribe(
-    session: Session,
-    connection: Connection,
-    packet: Subscribe,
-    limits: Limits,
-    router: Router,
-    commits: Commits,
-) -> None:
-    """Carry out a SUBSCRIBE and answer it; the subscriptions are durable before SUBACK leaves.
+@final
+class Subscribing:
+    """Takes the SUBSCRIBE and UNSUBSCRIBE packets of all connections."""
 
-    Raises ProtocolError for an invalid filter before 5.0, which ends the connection.
-    Source: [MQTT-3.2.2-10] for a broker that does not support every QoS.
-    """
-    if _is_identifier_in_use(session, connection, packet.packet_id):
-        codes = [PACKET_IDENTIFIER_IN_USE] * len(packet.requests)
-        connection.answer(explained_suback(connection, packet.packet_id, codes), 0)
-        return
-    if not connection.is_v5:
-        # All of them first: where there is no SUBACK, none of the others may count.
-        for request in packet.requests:
-            check_filter(request.topic_filter)
-    properties = packet.properties
-    identifier = 0
-    if properties is not None and properties.subscription_identifiers:
-        identifier = properties.subscription_identifiers[0]
-    codes = []
-    with_retained: dict[str, list[Message]] = {}  # by topic filter: each brings them once
-    waiting = session.retained_waiting
-    retained_count = 0 if waiting is None else len(waiting) - session.retained_next
-    for request in packet.requests:
-        refusal = _refusal(request, session)
-        if refusal == SUCCESS and retained_count >= RETAINED_WAITING_MAX:
-            refusal = QUOTA_EXCEEDED
-        if refusal != SUCCESS:
-            codes.append(refusal if connection.is_v5 else FAILURE)
-            continue
-        is_new = request.topic_filter not in session.subscriptions
-        request.qos = min(request.qos, limits.maximum_qos)
-        _put(session, request, identifier, router, commits)
-        codes.append(request.qos)
-        if is_shared(request.topic_filter) or not limits.is_retain_available:
-            continue  # the standard has a shared one bring no retained messages: §4.8.2
-        # [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
-        brings_retained = request.retain_handling == 0 or (request.retain_handling == 1 and is_new)
-        if brings_retained and request.topic_filter not in with_retained:
-            messages = router.retained.matching(request.topic_filter)
-            retained_count += len(messages)
-            with_retained[request.topic_filter] = messages
-    wait = commits.filling if session.is_durable else 0
-    connection.answer(explained_suback(connection, packet.packet_id, codes), wait)
-    for topic_filter, messages in with_retained.items():
-        router.send_retained(session.subscriptions[topic_filter], messages)
+    def __init__(self, limits: Limits, commits: Commits, router: Router) -> None:
+        self._limits = limits
+        self._commits = commits
+        self._router = router
 
+    def subscribe(self, connection: Connection, packet: Subscribe) -> None:
+        """Carry out a SUBSCRIBE and answer it; the subscriptions are durable before SUBACK leaves.
 
-def unsubscribe(
-    session: Session,
-    connection: Connection,
-    packet: Unsubscribe,
-    router: Router,
-    commits: Commits,
-) -> None:
-    """Carry out an UNSUBSCRIBE and answer it; the removal is durable before UNSUBACK leaves."""
-    if _is_identifier_in_use(session, connection, packet.packet_id):
-        codes = [PACKET_IDENTIFIER_IN_USE] * len(packet.topic_filters)
-        connection.answer(explained_unsuback(connection, packet.packet_id, codes), 0)
-        return
-    codes = []
-    for topic_filter in packet.topic_filters:
-        subscription = session.subscriptions.get(topic_filter)
-        if subscription is None:
-            codes.append(_filter_fault(topic_filter) or NO_SUBSCRIPTION_EXISTED)
-        else:
-            _take_out(session, subscription, router, commits)
-            codes.append(SUCCESS)
-    wait = commits.filling if session.is_durable else 0
-    if not connection.is_v5:
+        Raises ProtocolError for an invalid filter before 5.0, which ends the connection.
+        Source: [MQTT-3.2.2-10] for a broker that does not support every QoS.
+        """
+        session = connection.session
+        assert session is not None
+        limits = self._limits
+        if _is_identifier_in_use(session, connection, packet.packet_id):
+            codes = [PACKET_IDENTIFIER_IN_USE] * len(packet.requests)
+            connection.answer(explained_suback(connection, packet.packet_id, codes), 0)
+            return
+        if not connection.is_v5:
+            # All of them first: where there is no SUBACK, none of the others may count.
+            for request in packet.requests:
+                check_filter(request.topic_filter)
+        properties = packet.properties
+        identifier = 0
+        if properties is not None and properties.subscription_identifiers:
+            identifier = properties.subscription_identifiers[0]
         codes = []
-    connection.answer(encode(Unsuback(packet.packet_id, codes), connection.version), wait)
+        with_retained: dict[str, list[Message]] = {}  # by topic filter: each brings them once
+        waiting = session.retained_waiting
+        retained_count = 0 if waiting is None else len(waiting) - session.retained_next
+        for request in packet.requests:
+            refusal = _refusal(request, session)
+            if refusal == SUCCESS and retained_count >= RETAINED_WAITING_MAX:
+                refusal = QUOTA_EXCEEDED
+            if refusal != SUCCESS:
+                codes.append(refusal if connection.is_v5 else FAILURE)
+                continue
+            is_new = request.topic_filter not in session.subscriptions
+            request.qos = min(request.qos, limits.maximum_qos)
+            self._put(session, request, identifier)
+            codes.append(request.qos)
+            if is_shared(request.topic_filter) or not limits.is_retain_available:
+                continue  # the standard has a shared one bring no retained messages: §4.8.2
+            # [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
+            handling = request.retain_handling
+            brings_retained = handling == 0 or (handling == 1 and is_new)
+            if brings_retained and request.topic_filter not in with_retained:
+                messages = self._router.retained.matching(request.topic_filter)
+                retained_count += len(messages)
+                with_retained[request.topic_filter] = messages
+        wait = self._commits.filling if session.is_durable else 0
+        connection.answer(explained_suback(connection, packet.packet_id, codes), wait)
+        for topic_filter, messages in with_retained.items():
+            self._router.send_retained(session.subscriptions[topic_filter], messages)
+
+    def unsubscribe(self, connection: Connection, packet: Unsubscribe) -> None:
+        """Carry out an UNSUBSCRIBE and answer it; the removal is durable before UNSUBACK leaves."""
+        session = connection.session
+        assert session is not None
+        if _is_identifier_in_use(session, connection, packet.packet_id):
+            codes = [PACKET_IDENTIFIER_IN_USE] * len(packet.topic_filters)
+            connection.answer(explained_unsuback(connection, packet.packet_id, codes), 0)
+            return
+        codes = []
+        for topic_filter in packet.topic_filters:
+            subscription = session.subscriptions.get(topic_filter)
+            if subscription is None:
+                codes.append(_filter_fault(topic_filter) or NO_SUBSCRIPTION_EXISTED)
+            else:
+                self._take_out(session, subscription)
+                codes.append(SUCCESS)
+        wait = self._commits.filling if session.is_durable else 0
+        if not connection.is_v5:
+            codes = []
+        connection.answer(encode(Unsuback(packet.packet_id, codes), connection.version), wait)
+
+    def _put(self, session: Session, request: SubscriptionRequest, identifier: int) -> None:
+        """Make the subscription, or let it take the place of the one to the same filter.
+
+        A replacement counts from now on, its predecessor until now: no gap and no double
+        [MQTT-3.8.4-4].
+        """
+        router = self._router
+        commits = self._commits
+        options = request.qos
+        if request.no_local:
+            options |= OPTION_NO_LOCAL
+        if request.retain_as_published:
+            options |= OPTION_RETAIN_AS_PUBLISHED
+        new = Subscription(session, request.topic_filter, options, identifier, commits.next_lsn)
+        old = session.subscriptions.get(request.topic_filter)
+        if old is not None:
+            if old.options == new.options and old.identifiers == new.identifiers:
+                return
+            if old.group is None:
+                self._take_out(session, old)
+            else:
+                session.remove(old)
+                if session.is_recorded:
+                    commits.remove_subscription(old.record())
+                    if old.qos > 0:
+                        router.removal_wait = commits.filling
+        if is_shared(request.topic_filter):
+            router.groups.join(new, True)
+            session.add(new)
+        else:
+            session.add(new)
+            router.tree.add(new, True)
+        if session.is_recorded:
+            commits.put_subscription(new.record())
+
+    def _take_out(self, session: Session, old: Subscription) -> None:
+        """End a subscription; it goes on serving what is still to be read, or to be sent again."""
+        router = self._router
+        commits = self._commits
+        session.remove(old)
+        if session.is_recorded and old.qos > 0:
+            router.removal_wait = commits.filling
+        if old.group is not None:
+            router.groups.leave(old)
+            if session.is_recorded:
+                commits.remove_subscription(old.record())
+            return
+        router.tree.remove(old, True)
+        old.until_lsn = commits.next_lsn
+        for needless in session.forget_closed():
+            if session.is_recorded:
+                commits.remove_subscription(needless.record())
+        # One at QoS 0 has no message to bring, but its identifier goes with those of others.
+        if old.until_lsn > old.from_lsn and session.needs(old) and _may_keep(session):
+            if session.closed is None:
+                session.closed = []
+            session.closed.append(old)
+            if session.is_recorded:
+                commits.put_subscription(old.record())
+        elif session.is_recorded:
+            commits.remove_subscription(old.record())
 
 
 def _is_identifier_in_use(session: Session, connection: Connection, packet_id: int) -> bool:
@@ -127,74 +192,6 @@ def _filter_fault(topic_filter: str) -> int:
     except ProtocolError as error:
         return error.reason_code
     return SUCCESS
-
-
-def _put(
-    session: Session,
-    request: SubscriptionRequest,
-    identifier: int,
-    router: Router,
-    commits: Commits,
-) -> None:
-    """Make the subscription, or let it take the place of the one to the same filter.
-
-    A replacement counts from now on, its predecessor until now: no gap and no double
-    [MQTT-3.8.4-4].
-    """
-    options = request.qos
-    if request.no_local:
-        options |= OPTION_NO_LOCAL
-    if request.retain_as_published:
-        options |= OPTION_RETAIN_AS_PUBLISHED
-    new = Subscription(session, request.topic_filter, options, identifier, commits.next_lsn)
-    old = session.subscriptions.get(request.topic_filter)
-    if old is not None:
-        if old.options == new.options and old.identifiers == new.identifiers:
-            return
-        if old.group is None:
-            _take_out(session, old, router, commits)
-        else:
-            session.remove(old)
-            if session.is_recorded:
-                commits.remove_subscription(old.record())
-                if old.qos > 0:
-                    router.removal_wait = commits.filling
-    if is_shared(request.topic_filter):
-        router.groups.join(new, True)
-        session.add(new)
-    else:
-        session.add(new)
-        router.tree.add(new, True)
-    if session.is_recorded:
-        commits.put_subscription(new.record())
-
-
-def _take_out(session: Session, old: Subscription, router: Router, commits: Commits) -> None:
-    """End a subscription; it goes on serving what is still to be read, or to be sent again."""
-    session.remove(old)
-    if old.group is None:
-        router.tree.remove(old, True)
-    else:
-        router.groups.leave(old)
-    if session.is_recorded and old.qos > 0:
-        router.removal_wait = commits.filling
-    if old.group is not None:
-        if session.is_recorded:
-            commits.remove_subscription(old.record())
-        return
-    old.until_lsn = commits.next_lsn
-    for needless in session.forget_closed():
-        if session.is_recorded:
-            commits.remove_subscription(needless.record())
-    # One at QoS 0 has no message to bring, but its identifier goes with those of others.
-    if old.until_lsn > old.from_lsn and session.needs(old) and _may_keep(session):
-        if session.closed is None:
-            session.closed = []
-        session.closed.append(old)
-        if session.is_recorded:
-            commits.put_subscription(old.record())
-    elif session.is_recorded:
-        commits.remove_subscription(old.record())
 
 
 def _may_keep(session: Session) -> bool:
