@@ -110,7 +110,7 @@ class AuthExchange:
 
 @final
 class AuthStep:
-    """A step that the driver has answered, and brings back with its reply."""
+    """A step on its way to the authenticator; the driver brings it back with the reply."""
 
     def __init__(
         self, connection: Connection, exchange: AuthExchange, request: AuthRequest

@@ -2,7 +2,8 @@
 
 The driver calls ``begin_turn``, hands in all that the sockets brought, and ends with
 ``finish_turn``; then it writes what the connections in ``take_ready`` hold, commits the batch that
-``take_batch`` gives, one at a time, and reports with ``committed``.
+``take_batch`` gives, one at a time, and reports with ``committed``. Reads and the questions to an
+authenticator are taken and reported likewise, in whichever later turn they have their answers.
 """
 
 from typing import final

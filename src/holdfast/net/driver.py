@@ -35,9 +35,9 @@ ReadResult = LogSlice | list[LogEntry]
 class Driver:
     """Joins the broker, its connections and the store on one event loop.
 
-    ``failed`` is called once, with the error, when the store has failed: nothing is acknowledged
-    from then on. ``clock_ms`` gives Unix time in milliseconds. ``authenticator`` is the one whose
-    methods the broker was given.
+    ``failed`` is called once, with the error, when the store has failed or a turn has shown a
+    defect: nothing is acknowledged from then on. ``clock_ms`` gives Unix time in milliseconds.
+    ``authenticator`` is the one whose methods the broker was given.
     """
 
     def __init__(
@@ -325,7 +325,7 @@ class Driver:
     # --- the end
 
     def _stop_for(self, error: BaseException) -> None:
-        """The store has failed: acknowledge nothing more, drop everyone, tell the server."""
+        """Acknowledge nothing more, drop everyone, tell the server."""
         if self._is_stopped:
             return
         self._is_stopped = True

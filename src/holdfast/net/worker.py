@@ -15,8 +15,8 @@ Done = Callable[[T | None, BaseException | None], None]
 class Worker(Generic[T]):
     """Runs jobs on its own thread, and hands each result back to the loop.
 
-    Stores block: they write, read and wait for the disk. The thread is a daemon, so that a disk
-    that never answers cannot keep the process from ending.
+    Stores block: they write, read and wait for the disk. So may an authenticator. The thread is a
+    daemon, so that what never answers cannot keep the process from ending.
     """
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
