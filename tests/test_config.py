@@ -1,10 +1,12 @@
 """Settings: the layers, their order, and an error that names source, key, value and expectation."""
 
+import json
 import re
 from pathlib import Path
 from typing import Final
 
 import pytest
+from annotated_types import Ge, Le
 from pydantic import ValidationError
 
 from holdfast.config import ListenAddress, Settings, load_settings
@@ -188,9 +190,27 @@ def test_variables_that_others_set_for_a_service_named_holdfast_are_left_alone()
     assert load_settings(environment=environment) == load_settings()
 
 
+def test_the_reference_has_each_setting_in_order() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == list(Settings.model_fields)
+
+
 @pytest.mark.parametrize("key", Settings.model_fields)
-def test_each_setting_is_described_here_and_in_the_reference(key: str) -> None:
-    description = Settings.model_fields[key].description
-    assert description
-    assert f"| `{key}` | " in REFERENCE.read_text(encoding="utf-8")
-    assert description in REFERENCE.read_text(encoding="utf-8")
+def test_the_reference_has_default_description_and_range(key: str) -> None:
+    field = Settings.model_fields[key]
+    assert field.description
+    start = f"| `{key}` | `{as_toml(field.default)}` | {field.description}"
+    least = [bound.ge for bound in field.metadata if isinstance(bound, Ge)]
+    most = [bound.le for bound in field.metadata if isinstance(bound, Le)]
+    if least:
+        start += f" From {least[0]} to {most[0]}."
+    (row,) = re.findall(rf"^\| `{key}` .*$", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert row == f"{start} |"
+
+
+def as_toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return json.dumps([str(part) for part in value])
+    return str(value) if isinstance(value, int | float) else json.dumps(str(value))

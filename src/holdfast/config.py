@@ -127,7 +127,10 @@ class _Culprit(PydanticCustomError):
 
 
 class Settings(BaseModel):
-    """All settings of the broker, checked. Units are in the names; see each description."""
+    """All settings of the broker, checked, in the order of the reference: by what they are about.
+
+    Units are in the names; see each description.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -155,13 +158,8 @@ class Settings(BaseModel):
         default=10.0,
         ge=0.1,
         le=3600,
-        description="Seconds that a new connection has to send its CONNECT; then it is closed.",
-    )
-    packet_bytes_max: int = Field(
-        default=1_048_576,
-        ge=64,
-        le=268_435_455,
-        description="Bytes of the largest packet taken from a client (Maximum Packet Size, 5.0).",
+        description="Seconds that a new connection has for CONNECT and authentication; then it is "
+        "closed.",
     )
     keep_alive_max_s: int = Field(
         default=0,
@@ -169,6 +167,26 @@ class Settings(BaseModel):
         le=65_535,
         description="Seconds of the longest keep alive; a longer one or none is lowered to it "
         "(Server Keep Alive, 5.0). 0: no limit.",
+    )
+    packet_bytes_max: int = Field(
+        default=1_048_576,
+        ge=64,
+        le=268_435_455,
+        description="Bytes of the largest packet taken from a client (Maximum Packet Size, 5.0).",
+    )
+    topic_alias_maximum: int = Field(
+        default=64,
+        ge=0,
+        le=65_535,
+        description="Topic Aliases that one connection may set for what it publishes, each some "
+        "memory (Topic Alias Maximum, 5.0). 0: none.",
+    )
+    session_expiry_max_s: int = Field(
+        default=0xFFFF_FFFF,
+        ge=0,
+        le=0xFFFF_FFFF,
+        description="Seconds that a session is kept at most after its connection ended. "
+        "4294967295: for ever.",
     )
     receive_maximum: int = Field(
         default=1024,
@@ -190,18 +208,21 @@ class Settings(BaseModel):
         "least_in_flight, sticky (one until it goes), hash_client (by publisher) or hash_topic. "
         "With the last three a message waits for its member.",
     )
-    session_expiry_max_s: int = Field(
-        default=0xFFFF_FFFF,
+    maximum_qos: int = Field(
+        default=2,
         ge=0,
-        le=0xFFFF_FFFF,
-        description="Seconds that a session is kept at most after its connection ended. "
-        "4294967295: for ever.",
+        le=2,
+        description="Highest QoS of messages and wills taken; subscriptions are lowered to it "
+        "(Maximum QoS, 5.0).",
     )
-    sys_interval_s: int = Field(
-        default=10,
-        ge=0,
-        le=86_400,
-        description="Seconds between two updates of the `$SYS` topics. 0: there are none.",
+    retain_available: bool = Field(
+        default=True,
+        description="Whether retained messages are taken and sent (Retain Available, 5.0).",
+    )
+    check_payload_format: bool = Field(
+        default=False,
+        description="Refuse messages and wills that say they are UTF-8 (Payload Format Indicator, "
+        "5.0) and are not.",
     )
     delayed_seconds_max: int = Field(
         default=31_536_000,
@@ -222,29 +243,6 @@ class Settings(BaseModel):
         description="Bytes of the delayed messages that wait at a time; they are kept in memory "
         "as well.",
     )
-    topic_alias_maximum: int = Field(
-        default=64,
-        ge=0,
-        le=65_535,
-        description="Topic Aliases that one connection may set for what it publishes, each some "
-        "memory (Topic Alias Maximum, 5.0). 0: none.",
-    )
-    maximum_qos: int = Field(
-        default=2,
-        ge=0,
-        le=2,
-        description="Highest QoS of messages and wills taken; subscriptions are lowered to it "
-        "(Maximum QoS, 5.0).",
-    )
-    retain_available: bool = Field(
-        default=True,
-        description="Whether retained messages are taken and sent (Retain Available, 5.0).",
-    )
-    check_payload_format: bool = Field(
-        default=False,
-        description="Refuse messages and wills that say they are UTF-8 (Payload Format Indicator, "
-        "5.0) and are not.",
-    )
     response_information: Annotated[str, PlainValidator(_response_information)] = Field(
         default="",
         description="Topic under which a client that asks (Response Information, 5.0) is told to "
@@ -259,6 +257,12 @@ class Settings(BaseModel):
         default="none",
         description="Turn every client away: none, use_another_server (for now) or server_moved "
         "(for ever).",
+    )
+    sys_interval_s: int = Field(
+        default=10,
+        ge=0,
+        le=86_400,
+        description="Seconds between two updates of the `$SYS` topics. 0: there are none.",
     )
 
 
