@@ -38,13 +38,16 @@ PURE_TESTS := $(wildcard tests/test_build.py tests/test_errors.py tests/test_mes
 	fuzz clean
 
 help:
-	@echo 'make serve   build and start the broker on $(LISTEN), with its data in $(DATA_DIR)'
-	@echo 'make test    check style and types, then run every test, compiled and interpreted'
-	@echo 'make setup   leave a ready .venv/bin/holdfast'
+	@echo 'make serve         build and start the broker on $(LISTEN), with its data in $(DATA_DIR)'
+	@echo 'make test          check style and types, then run every test, compiled and interpreted;'
+	@echo '                   its parts: lint, types, test-installed, test-interpreted'
+	@echo 'make setup         leave a ready .venv/bin/holdfast'
 	@echo 'make conformance   prove the standards, statement by statement, into docs/reference'
-	@echo 'make bench   measure Holdfast beside Mosquitto'
-	@echo 'make fuzz    try $(FUZZ_INPUTS) inputs on the protocol and the broker, with seed $(FUZZ_SEED)'
-	@echo 'make clean   remove all that was built (not $(DATA_DIR))'
+	@echo 'make bench         measure Holdfast beside Mosquitto'
+	@echo 'make fuzz          try $(FUZZ_INPUTS) inputs on the protocol and the broker, with seed $(FUZZ_SEED)'
+	@echo 'make clean         remove all that was built (not $(DATA_DIR))'
+	@echo 'Variables: LISTEN, DATA_DIR, FUZZ_INPUTS, FUZZ_SEED, BENCH (options of the benchmark),'
+	@echo '           PYTHON, HOLDFAST_PURE=1 (build without compiling)'
 
 setup: $(BUILT)
 	@echo "ready: $(VENV)/bin/holdfast, $$($(VENV)/bin/holdfast --version)"

@@ -29,7 +29,8 @@ class ExitCode(IntEnum):
 SERVE_HELP: Final = """Run the broker in the foreground until SIGTERM or SIGINT.
 
 Settings come from, later ones winning: built-in defaults, the configuration file, `HOLDFAST_...`
-variables of the environment, these options.
+variables of the environment, these options. There are more settings than options:
+docs/reference/command-line.md lists all.
 
 Examples:
 

@@ -12,7 +12,8 @@
 6. ``fetch`` gives the entries of these lsns that are there, in the order asked.
 7. ``trim`` never removes an entry at or above the given lsn, and works in bounded steps.
 8. Topics, client identifiers and payloads come back byte for byte, ``007`` and U+10FFFF included.
-9. An lsn or session number once committed is never given out again, even when all is trimmed.
+9. An lsn, session or group number once committed is never given out again, even when all is
+   trimmed.
 10. ``read`` and ``fetch`` may run in another thread while ``commit`` or ``trim`` runs; commit and
     trim are called from one thread at a time.
 """
