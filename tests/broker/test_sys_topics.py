@@ -194,6 +194,18 @@ def test_a_message_that_cannot_be_taken_is_dropped() -> None:
     assert read(world)["load/publish/dropped/1min"] == f"{12 * (1 - exp(-1 / 6)):.2f}"
 
 
+def test_what_nobody_connected_wanted_is_not_dropped() -> None:
+    world = new_world()
+    world.session("plain", "a", qos=1)
+    world.session("member", "$share/g/a", qos=1)
+    world.session("at-0", "$share/h/a", qos=0)
+    publisher = world.transient("publisher")
+    publisher.publish("a", "0")
+    publisher.publish("a", "1", 1, 1)
+    next_interval(world)
+    assert read(world)["publish/messages/dropped"] == "0"
+
+
 def test_subscriptions_and_retained_messages_are_counted() -> None:
     world = new_world()
     client = world.hello("c")

@@ -291,7 +291,7 @@ class Groups:
         if not self._hand(group, outgoing, lsn, wait):
             if lsn > 0 and group.queueing > 0:
                 self._fall_behind(group, lsn)
-            else:
+            elif group.online:
                 self._counters.dropped_qos0 += 1
 
     def _hand(self, group: Group, outgoing: Outgoing, lsn: int, wait: int) -> bool:
