@@ -45,10 +45,6 @@ def subscriber(world: World, topic_filter: str = "t", qos: int = 2, *, version: 
     return client
 
 
-def publishes(client: Client) -> list[Publish]:
-    return [packet for packet in client.packets() if isinstance(packet, Publish)]
-
-
 class TestAddress:
     @pytest.mark.parametrize(
         ("topic", "seconds", "target"),
@@ -113,7 +109,7 @@ class TestPublish:
         world.restart()
         receiver = world.hello("s")
         world.advance(5_000)
-        (found,) = publishes(receiver)
+        (found,) = receiver.publishes()
         assert (found.topic, found.payload, found.qos, found.retain) == ("t", b"m", 1, True)
         got = found.properties
         assert got is not None
@@ -234,7 +230,7 @@ class TestExpiry:
         sender.publish("$delayed/60/t", "m", properties=_expiring(expiry_s))
         world.now_ms += 60_003  # no timer is exact
         world.run()
-        (found,) = publishes(receiver)
+        (found,) = receiver.publishes()
         assert found.properties is not None
         assert found.properties.message_expiry_interval == expiry_s
 
@@ -247,7 +243,7 @@ class TestExpiry:
         world.crash()
         world.restart(after_ms=90_000)
         receiver = world.hello("s")
-        (found,) = publishes(receiver)
+        (found,) = receiver.publishes()
         assert found.payload == b"fresh"
         assert found.properties is not None
         assert found.properties.message_expiry_interval == 70
@@ -315,7 +311,7 @@ class TestCrash:
         world.crash()
         world.restart()
         for name in ("absent", "s"):
-            got = publishes(world.hello(name))
+            got = world.hello(name).publishes()
             assert [packet.payload for packet in got] == ([b"m"] if qos else [])
         late = world.hello("late")
         late.subscribe("t", 0)
@@ -363,7 +359,7 @@ class TestCrash:
             sender.publish(f"$delayed/{seconds}/t{number}", "m", 1, number)
         world.crash()
         world.restart(after_ms=60_000)
-        got = [packet.topic for packet in publishes(world.hello("s"))]
+        got = [packet.topic for packet in world.hello("s").publishes()]
         assert got == ["t2", "t4", "t3", "t1"]
         assert world.broker.delayed.count == 1
 
@@ -376,7 +372,7 @@ class TestCrash:
             world.restart()
             world.transient("p").publish("$delayed/60/t", f"{number}", 1, 1)
         world.advance(60_000)
-        got = [packet.payload for packet in publishes(world.hello("s"))]
+        got = [packet.payload for packet in world.hello("s").publishes()]
         assert got == [b"first", b"0", b"1", b"2"]
 
 
@@ -501,7 +497,7 @@ class TestRefusal:
             "PUBACK #5",
         ]
         world.advance(60_000)
-        payloads = [packet.payload for packet in publishes(receiver)]
+        payloads = [packet.payload for packet in receiver.publishes()]
         assert payloads == [b"at once", b"1", b"2"]
         sender.publish("$delayed/60/t", "6", 1, 6)
         assert sender.received() == ["PUBACK #6"]
@@ -548,7 +544,7 @@ class TestRefusal:
         sender.publish("$delayed/61/t", "5", 1, 5)
         assert sender.received() == ["PUBACK #4 0x97", "PUBACK #5 0x90"]
         world.advance(60_000)
-        assert len(publishes(world.hello("s"))) == 3
+        assert len(world.hello("s").publishes()) == 3
 
 
 class TestWill:
@@ -565,7 +561,7 @@ class TestWill:
         world.crash()
         world.restart()
         world.advance(1)
-        (found,) = publishes(world.hello("s"))
+        (found,) = world.hello("s").publishes()
         assert (found.topic, found.payload, found.qos) == ("t", b"gone", 1)
         assert found.properties is not None
         assert found.properties.message_expiry_interval == 5
@@ -608,7 +604,7 @@ class TestWill:
         world.disk.release()
         world.restart()
         world.advance(60_000)
-        assert [packet.payload for packet in publishes(world.hello("s"))] == [b"gone"]
+        assert [packet.payload for packet in world.hello("s").publishes()] == [b"gone"]
 
 
 class TestBounds:
@@ -637,7 +633,7 @@ class TestBounds:
         world.advance(10)
         assert world.broker.delayed.count == 0
         receiver = world.hello("s")
-        assert len(publishes(receiver)) > 0
+        assert len(receiver.publishes()) > 0
 
     def test_so_do_large_ones(self) -> None:
         world = World()
@@ -694,7 +690,7 @@ def test_it_does_what_a_sorted_list_does(taken: list[tuple[str, int, str]]) -> N
             _, published, _, target = waiting.pop(0)
             expected.append((target, b"%d" % published))
         assert world.broker.delayed.count == len(waiting)
-    got = [(packet.topic, packet.payload) for packet in publishes(world.hello("s"))]
+    got = [(packet.topic, packet.payload) for packet in world.hello("s").publishes()]
     assert got == expected
 
 

@@ -6,6 +6,7 @@ from holdfast.broker.limits import Limits
 from holdfast.message import Properties
 from holdfast.protocol.packets import Packet, Publish, Will
 from tests.broker.world import START_MS, Client, World
+from tests.support.properties import expiring
 
 USER_PROPERTIES = [("b", "1"), ("a", "2"), ("b", "1"), ("", ""), ("ä", "€")]
 
@@ -32,7 +33,7 @@ def check(packet: Packet) -> None:
 
 
 def only_publish(client: Client) -> Publish:
-    (packet,) = [packet for packet in client.packets() if isinstance(packet, Publish)]
+    (packet,) = client.publishes()
     return packet
 
 
@@ -99,12 +100,6 @@ class TestForwarded:
 
 
 # Message Expiry.
-
-
-def expiring(seconds: int) -> Properties:
-    properties = Properties()
-    properties.message_expiry_interval = seconds
-    return properties
 
 
 def left_s(packet: Publish) -> int | None:

@@ -1,7 +1,7 @@
 """What groups that are behind ask of the store is bounded, however many one client is in."""
 
 from holdfast.broker.groups import GROUP_READS_MAX
-from holdfast.protocol.packets import Puback, Publish, Subscribe, SubscriptionRequest
+from holdfast.protocol.packets import Puback, Subscribe, SubscriptionRequest
 from tests.broker.world import Client, World
 
 GROUPS = 40
@@ -25,10 +25,6 @@ def behind(world: World, receive_maximum: int) -> Client:
     return world.connect("c", receive_maximum=receive_maximum)
 
 
-def publishes(client: Client) -> list[Publish]:
-    return [packet for packet in client.packets() if isinstance(packet, Publish)]
-
-
 def reads_of_groups(world: World) -> int:
     return sum(wanted.session is None for wanted in world.disk.reads)
 
@@ -41,7 +37,7 @@ def test_so_many_groups_read_at_a_time() -> None:
     while world.disk.reads:
         world.disk.answer_reads()
         assert reads_of_groups(world) <= GROUP_READS_MAX
-    assert len(publishes(client)) == GROUPS
+    assert len(client.publishes()) == GROUPS
 
 
 def test_groups_that_have_no_room_any_longer_do_not_read() -> None:
@@ -49,11 +45,11 @@ def test_groups_that_have_no_room_any_longer_do_not_read() -> None:
     world = World()
     client = behind(world, 1)
     for _ in range(GROUPS):
-        (message,) = publishes(client)
+        (message,) = client.publishes()
         before = world.disk.reads_done
         client.send(Puback(message.packet_id))
         assert world.disk.reads_done - before <= 2 * GROUP_READS_MAX
-    assert publishes(client) == []
+    assert client.publishes() == []
     assert world.disk.reads == []
 
 
@@ -64,4 +60,4 @@ def test_a_group_that_ends_while_it_waits_is_in_nobodys_way() -> None:
     for number in range(0, GROUPS, 2):
         client.unsubscribe(f"$share/g{number}/t", 2)
     world.disk.release()
-    assert len(publishes(client)) == GROUPS // 2
+    assert len(client.publishes()) == GROUPS // 2

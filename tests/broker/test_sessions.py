@@ -47,13 +47,6 @@ def test_a_session_whose_time_is_over_is_not_found_though_its_deadline_was_not_l
 # --- the Session Expiry Interval
 
 
-def end(world: World, how: str) -> None:
-    if how == "crash":
-        world.crash()
-    else:
-        world.stop()
-
-
 def expiry_properties(expiry_s: int | None) -> Properties:
     properties = Properties()
     properties.session_expiry_interval = expiry_s
@@ -160,7 +153,7 @@ def test_the_interval_of_an_absent_session_runs_on_while_the_broker_is_down(
     world = World()
     world.hello("c", expiry_s=60).cut()
     world.advance(20_000)
-    end(world, how)
+    world.end(how)
     world.restart(after_ms=down_ms)
     answer = "CONNACK 0x00 present" if is_present else "CONNACK 0x00"
     assert world.connect("c").received() == [answer]
@@ -174,7 +167,7 @@ def test_a_session_that_was_connected_is_absent_from_the_stop_or_the_next_start_
     world = World()
     world.hello("c", expiry_s=60)
     world.advance(200_000)
-    end(world, how)
+    world.end(how)
     world.restart(after_ms=50_000)
     left_ms = 60_000 if how == "crash" else 10_000
     world.advance(left_ms - 1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from holdfast.broker.limits import LATENCIES_MAX, LOG_MARKS_MAX, Limits
 from holdfast.broker.sys_topics import LOAD_MINUTES, Latencies, Load, LogMarks
-from holdfast.protocol.packets import Pingreq, Publish
+from holdfast.protocol.packets import Pingreq
 from tests.broker.world import Client, World
 
 SETTINGS = settings(derandomize=True, deadline=None, database=None, max_examples=100)
@@ -44,12 +44,8 @@ def read(world: World) -> dict[str, str]:
     return {message.topic.removeprefix(ROOT): message.payload.decode() for message in found}
 
 
-def publishes(client: Client) -> list[Publish]:
-    return [packet for packet in client.packets() if isinstance(packet, Publish)]
-
-
 def told(client: Client) -> dict[str, str]:
-    return {p.topic.removeprefix(ROOT): p.payload.decode() for p in publishes(client)}
+    return {p.topic.removeprefix(ROOT): p.payload.decode() for p in client.publishes()}
 
 
 # --- all of the tree
@@ -73,7 +69,7 @@ def test_the_reference_has_each_topic_with_its_unit() -> None:
     world = new_world()
     watching = world.transient("watcher")
     watching.subscribe("$SYS/#", 0)
-    found = {packet.topic: packet.payload.decode() for packet in publishes(watching)}
+    found = {packet.topic: packet.payload.decode() for packet in watching.publishes()}
     units = documented()
     assert sorted(found) == sorted(units)
     for topic, value in found.items():
@@ -244,7 +240,7 @@ def test_the_log_holds_what_a_session_still_needs() -> None:
     back = world.hello("absent", receive_maximum=2)
     next_interval(world)
     assert read(world)["store/sessions_behind"] == "1"
-    while (waiting := publishes(back)) != []:
+    while (waiting := back.publishes()) != []:
         for publish in waiting:
             back.send_bytes(b"\x40\x02" + publish.packet_id.to_bytes(2, "big"))
     next_interval(world)
@@ -304,10 +300,10 @@ def test_only_what_has_changed_is_published_and_only_at_the_interval() -> None:
     watching.subscribe("$SYS/broker/clients/#", 0)
     watching.subscribe("$SYS/broker/version", 0, 2)
     watching.subscribe("$SYS/broker/uptime", 0, 3)
-    assert len(publishes(watching)) == 9
+    assert len(watching.publishes()) == 9
     world.hello("another")
     world.advance(INTERVAL_MS - 2)
-    assert publishes(watching) == []
+    assert watching.publishes() == []
     world.advance(1)
     counts = dict.fromkeys(("active", "connected", "total", "maximum"), "2")
     changed = {f"clients/{name}": count for name, count in counts.items()}
@@ -355,7 +351,7 @@ def test_a_filter_that_begins_with_a_wildcard_gets_none() -> None:
     for packet_id, topic_filter in enumerate(["#", "+/#", "+/broker/uptime", "+"], 1):
         watching.subscribe(topic_filter, 2, packet_id)
     next_interval(world)
-    assert publishes(watching) == []
+    assert watching.publishes() == []
 
 
 @pytest.mark.spec("MQTT5-3.3.1-12")
@@ -368,11 +364,11 @@ def test_they_come_at_qos_0_and_retained_as_for_any_message() -> None:
     as_published = world.hello("as published")
     as_published.subscribe("$SYS/broker/uptime", 2, retain_as_published=True)
     for client in (*clients, as_published):
-        assert [(p.qos, p.retain) for p in publishes(client)] == [(0, True)]
+        assert [(p.qos, p.retain) for p in client.publishes()] == [(0, True)]
     next_interval(world)
     for client in (*clients, as_published):
         is_retained = client is as_published
-        assert [(p.qos, p.retain) for p in publishes(client)] == [(0, is_retained)]
+        assert [(p.qos, p.retain) for p in client.publishes()] == [(0, is_retained)]
 
 
 def test_a_shared_group_takes_turns_and_keeps_no_log_for_them() -> None:
@@ -383,7 +379,7 @@ def test_a_shared_group_takes_turns_and_keeps_no_log_for_them() -> None:
         member.packets()
     next_interval(world)
     next_interval(world)
-    assert [len(publishes(member)) for member in members] == [1, 1]
+    assert [len(member.publishes()) for member in members] == [1, 1]
     assert read(world)["shared_subscriptions/count"] == "2"
     for member in members:
         member.disconnect()
@@ -407,7 +403,7 @@ def test_a_subscriber_without_room_is_left_out() -> None:
     slow.stall()
     next_interval(world)
     slow.drain()
-    assert publishes(slow) == []
+    assert slow.publishes() == []
     next_interval(world)
     assert told(slow)["uptime"] == "20 seconds"
 
@@ -450,7 +446,7 @@ def test_an_absent_session_that_wants_nothing_else_keeps_no_log() -> None:
     publisher = world.transient("p")
     for _ in range(3):
         publisher.publish("a", "x", 1, 7)
-        for publish in publishes(reader):
+        for publish in reader.publishes():
             reader.send_bytes(b"\x40\x02" + publish.packet_id.to_bytes(2, "big"))
     next_interval(world)
     assert read(world)["store/log/messages"] == "0"
@@ -462,7 +458,7 @@ def test_an_absent_session_that_wants_nothing_else_keeps_no_log() -> None:
     back.subscribe("a", 1, 2)
     assert told(back)["uptime"] == "10 seconds"
     publisher.publish("a", "new", 1, 7)
-    assert [p.payload for p in publishes(back)] == [b"new"]
+    assert [p.payload for p in back.publishes()] == [b"new"]
 
 
 # --- loads, the log, latencies

@@ -227,7 +227,7 @@ def test_an_alias_goes_with_properties_identifiers_expiry_and_retain() -> None:
     later.message_expiry_interval = 60
     later.content_type = "text/plain"
     publisher.publish("t", "2", 1, 2, properties=later)
-    one, two = [packet for packet in subscriber.packets() if isinstance(packet, Publish)]
+    one, two = subscriber.publishes()
     for packet, left_s in ((one, 50), (two, 60)):
         assert packet.topic == ""
         properties = packet.properties

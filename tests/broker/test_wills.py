@@ -202,13 +202,6 @@ def test_what_a_new_connection_does_to_the_will_of_the_old_one(
 # --- over a restart
 
 
-def end(world: World, how: str) -> None:
-    if how == "crash":
-        world.crash()
-    else:
-        world.stop()
-
-
 @pytest.mark.spec("MQTT5-3.1.2-7")
 @pytest.mark.spec("MQTT5-3.1.2-8")
 @pytest.mark.parametrize("how", ["crash", "stop"])
@@ -220,7 +213,7 @@ def test_a_delay_that_runs_goes_on_while_the_broker_is_down(
     world.session("observer", "w", 1)
     world.hello("c", will=will(delay_s=30)).cut()
     world.advance(15_000)
-    end(world, how)
+    world.end(how)
     world.restart(after_ms=down_ms)
     observer = world.hello("observer")
     if left_ms:
@@ -249,7 +242,7 @@ def test_the_end_of_the_broker_is_the_loss_of_those_connected(
     if version == 4:
         lost, due_s = Will("w", b"gone", 1), 0
     world.hello("c", version=version, expiry_s=expiry_s, will=lost)
-    end(world, how)
+    world.end(how)
     world.restart(after_ms=5_000)
     observer = world.hello("observer")
     if due_s > 0:
@@ -283,7 +276,7 @@ def test_a_client_back_in_time_after_a_restart_is_not_called_lost(how: str) -> N
     world.session("observer", "w", 1)
     world.hello("c", will=will(delay_s=30)).cut()
     world.advance(10_000)
-    end(world, how)
+    world.end(how)
     world.restart(after_ms=10_000)
     world.hello("c").disconnect()
     world.advance(60_000)

@@ -230,6 +230,10 @@ class Client:
         packets, self._packets = self._packets, []
         return packets
 
+    def publishes(self) -> list[Publish]:
+        """The PUBLISH packets among those that came since the last look."""
+        return [packet for packet in self.packets() if isinstance(packet, Publish)]
+
     def received(self) -> list[str]:
         """The packets that came since the last look, as text."""
         return [describe(packet) for packet in self.packets()]
@@ -434,6 +438,14 @@ class World:
         self.broker.shut_down()
         self.disk.sync()
         self.end_connections()
+
+    def end(self, how: str) -> None:
+        """``crash`` or ``stop``, by its name."""
+        assert how in ("crash", "stop")
+        if how == "crash":
+            self.crash()
+        else:
+            self.stop()
 
     def restart(self, after_ms: int = 0) -> None:
         """Start a broker from what the disk holds."""

@@ -1,4 +1,4 @@
-"""What the tests of MQTT 5.0 share: properties by name, and a CONNECT with any of them."""
+"""What the tests of MQTT 5.0 share: properties by name, a CONNECT with any of them, and more."""
 
 from holdfast.message import Properties
 from holdfast.protocol.packets import (
@@ -7,18 +7,11 @@ from holdfast.protocol.packets import (
     Publish,
     Subscribe,
     SubscriptionRequest,
+    Unsubscribe,
     Will,
 )
 from tests.broker.world import Client, World
-
-
-def properties(**values: object) -> Properties:
-    """A property set with these values, each named as in ``Properties``."""
-    found = Properties()
-    for name, value in values.items():
-        assert hasattr(found, name), name
-        setattr(found, name, value)
-    return found
+from tests.support.properties import properties
 
 
 def connect(
@@ -63,14 +56,20 @@ def connack_properties(client: Client) -> Properties:
     return answer.properties
 
 
-def publishes(client: Client) -> list[Publish]:
-    """The PUBLISH packets among those that came since the last look."""
-    return [packet for packet in client.packets() if isinstance(packet, Publish)]
+def subscribe(client: Client, packet_id: int, *requests: SubscriptionRequest) -> list[str]:
+    """One SUBSCRIBE, and all that comes."""
+    client.send(Subscribe(packet_id, list(requests)))
+    return client.received()
+
+
+def unsubscribe(client: Client, packet_id: int, *topic_filters: str) -> list[str]:
+    client.send(Unsubscribe(packet_id, list(topic_filters)))
+    return client.received()
 
 
 def one_publish(client: Client) -> tuple[Publish, Properties]:
     """The one PUBLISH that came, with its properties."""
-    (publish,) = publishes(client)
+    (publish,) = client.publishes()
     return publish, Properties() if publish.properties is None else publish.properties
 
 

@@ -17,7 +17,7 @@ TOPICS: Final = ["t", "a/b", "/", "$x/y", "é", " "]
 
 def payloads_of(client: Client, qos: int) -> list[int]:
     """What came at this QoS; all that came is acknowledged, to the end."""
-    found = [packet for packet in client.packets() if isinstance(packet, Publish)]
+    found = client.publishes()
     for packet in found:
         if packet.qos == 1:
             client.send(Puback(packet.packet_id))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from holdfast.protocol.packets import Puback, Pubcomp, Publish, Pubrec, Pubrel
+from holdfast.protocol.packets import Puback, Pubcomp, Pubrec, Pubrel
 from tests.broker.world import Client, World
 from tests.support import packets
 from tests.support.packets import PUBLISH, V311
@@ -229,7 +229,7 @@ def test_a_message_comes_under_its_own_topic_to_those_whose_filter_matches() -> 
     for topic in topics:
         source.publish(topic, "x", 1, 1)
     for topic_filter, client in clients.items():
-        found = [packet.topic for packet in client.packets() if isinstance(packet, Publish)]
+        found = [packet.topic for packet in client.publishes()]
         assert found == matching[topic_filter].split(), topic_filter
 
 

@@ -9,12 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from holdfast.broker.limits import Limits
-from holdfast.message import Properties
 from holdfast.protocol.packets import (
-    Packet,
     Puback,
     Pubcomp,
-    Publish,
     Pubrec,
     Pubrel,
     Will,
@@ -23,21 +20,12 @@ from tests.broker.world import Client, World
 from tests.support import packets
 from tests.support.broker import BrokerProcess
 from tests.support.packets import V5
+from tests.support.properties import expiring
 from tests.support.wire import Dial
 
 DAY_MS = 86_400_000
 REFUSED = 0x80
 CLEAN = pytest.mark.parametrize("clean", [True, False], ids=["clean", "durable"])
-
-
-def publishes(found: list[Packet]) -> list[Publish]:
-    return [packet for packet in found if isinstance(packet, Publish)]
-
-
-def expiring(seconds: int) -> Properties:
-    properties = Properties()
-    properties.message_expiry_interval = seconds
-    return properties
 
 
 @pytest.mark.spec("MQTT5-4.2.0-1")
@@ -133,7 +121,7 @@ def test_at_qos_0_a_message_goes_out_once_without_dup(way: Way, qos: int, grante
     """Whatever its publisher said: with QoS 0, DUP 0 and no packet identifier."""
     world = World()
     client = way(world, qos, granted)
-    found = [(one.topic, one.qos, one.dup, one.packet_id) for one in publishes(client.packets())]
+    found = [(one.topic, one.qos, one.dup, one.packet_id) for one in client.publishes()]
     is_for_the_present_only = way in (after_an_absence, after_a_crash)
     assert found == ([] if is_for_the_present_only else [("t", 0, False, 0)])
 
@@ -145,7 +133,7 @@ def test_the_first_publish_of_a_message_has_an_identifier_and_no_dup(way: Way, q
     """Though the one that brought it had DUP."""
     world = World()
     client = way(world, qos, qos)
-    (found,) = publishes(client.packets())
+    (found,) = client.publishes()
     assert (found.topic, found.payload, found.qos, found.dup) == ("t", b"m", qos, False)
     assert found.packet_id > 0
 
@@ -162,14 +150,14 @@ def test_no_identifier_is_given_out_again_while_it_is_in_use(clean: bool) -> Non
     publisher.publish("t", "open", 2, 1)
     publisher.publish("t", "released", 2, 2)
     client.send(Pubrec(3))
-    kept = [one.packet_id for one in publishes(client.packets())]
+    kept = [one.packet_id for one in client.publishes()]
     assert len(set(kept)) == 3
     session = world.broker.sessions.find("s")
     assert session is not None
     session.sender._next_id = 65_534  # as after so many messages
     for _ in range(5):
         publisher.publish("t", "m", 1, 4)
-        (one,) = publishes(client.packets())
+        (one,) = client.publishes()
         assert one.packet_id not in kept
         client.send(Puback(one.packet_id))
 
@@ -369,7 +357,7 @@ def test_every_topic_is_ordered_without_being_told_to(topic: str, path: str) -> 
     if path in ("absent", "crash"):
         client = world.hello("s")
     found: dict[int, list[int]] = {0: [], 1: [], 2: []}
-    while arrived := publishes(client.packets()):
+    while arrived := client.publishes():
         for one in arrived:
             found[one.qos].append(int(one.payload))
             if one.qos == 1:

@@ -164,13 +164,13 @@ def test_the_quota_is_one_for_all_that_can_be_sent(clean: bool, qos: int) -> Non
     publisher.publish("u", "live", 1, 3)
     client.subscribe("r/#", 2)
     publisher.publish("u", "later", 1, 4)
-    in_flight = [one.packet_id for one in client.packets() if isinstance(one, Publish)]
+    in_flight = [one.packet_id for one in client.publishes()]
     assert len(in_flight) == 3
     found = 0
     while in_flight:
         packet_id = in_flight.pop()
         client.send(Puback(packet_id), Pubrec(packet_id, REFUSED))
-        new = [one.packet_id for one in client.packets() if isinstance(one, Publish)]
+        new = [one.packet_id for one in client.publishes()]
         assert len(new) <= 1
         found += len(new)
         in_flight += new

@@ -6,7 +6,7 @@ from holdfast.message import Properties
 from holdfast.protocol.packets import Publish
 from holdfast.protocol.topics import matches
 from tests.broker.world import World
-from tests.spec.mqtt5 import one_publish, properties
+from tests.spec.mqtt5 import one_publish
 from tests.spec.ways import (
     ALL,
     PUBLISHED,
@@ -21,6 +21,7 @@ from tests.spec.ways import (
     name_of,
     retained_sent_again,
 )
+from tests.support.properties import properties
 
 EVERY_WAY = pytest.mark.parametrize("way", ALL, ids=name_of)
 SUBSCRIPTION_IDENTIFIER_MAX = 268_435_455

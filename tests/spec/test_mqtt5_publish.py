@@ -15,7 +15,7 @@ from holdfast.protocol.packets import (
     Will,
 )
 from tests.broker.world import Client, World
-from tests.spec.mqtt5 import connect, publishes, subscribe_packet
+from tests.spec.mqtt5 import connect, subscribe_packet
 from tests.support import packets
 
 NOT_AUTHORIZED = 0x87
@@ -32,7 +32,7 @@ def retained(world: World, topic_filter: str = "#") -> list[str]:
     """What a new subscriber is brought, as ``topic payload``."""
     client = world.transient("looks")
     client.subscribe(topic_filter, 2)
-    found = publishes(client)
+    found = client.publishes()
     assert all(one.retain for one in found)
     client.disconnect()
     return sorted(f"{one.topic} {one.payload.decode()}" for one in found)
@@ -71,7 +71,7 @@ def test_a_pubrel_of_the_server_has_the_identifier_of_its_publish() -> None:
     publisher = world.transient("p")
     for number in range(1, 4):
         publisher.publish("t", str(number), 2, number + 100)
-    sent = {one.payload: one.packet_id for one in publishes(client)}
+    sent = {one.payload: one.packet_id for one in client.publishes()}
     assert len(set(sent.values())) == 3
     for payload in (b"2", b"3", b"1"):
         client.send(Pubrec(sent[payload]))
@@ -111,13 +111,13 @@ def test_the_server_gives_no_identifier_that_is_in_use_even_when_it_has_gone_rou
     client.subscribe("t", 1)
     publisher = world.transient("p")
     publisher.send(*[Publish("t", b"x", 1, packet_id=n) for n in (1, 2, 3)])
-    assert [one.packet_id for one in publishes(client)] == [1, 2, 3]
+    assert [one.packet_id for one in client.publishes()] == [1, 2, 3]
     client.send(Puback(2))
     session = world.broker.sessions.find("s")
     assert session is not None
     session.sender._next_id = 65_534
     publisher.send(*[Publish("t", b"x", 1, packet_id=n) for n in range(4, 10)])
-    assert [one.packet_id for one in publishes(client)] == [65_534, 65_535, 2, 4, 5, 6]
+    assert [one.packet_id for one in client.publishes()] == [65_534, 65_535, 2, 4, 5, 6]
 
 
 @pytest.mark.spec("MQTT5-2.2.1-3")
@@ -160,7 +160,7 @@ def test_a_message_with_retain_takes_the_place_of_the_one_before(
         world.restart()
     client = world.transient("c")
     client.subscribe("a/b", 2)
-    (found,) = publishes(client)
+    (found,) = client.publishes()
     assert (found.payload, found.qos, found.retain) == (b"second", qos, True)
 
 
@@ -179,7 +179,7 @@ def test_an_empty_payload_is_delivered_clears_and_is_never_stored(qos: int, had_
     own = Properties()
     own.content_type = "text/plain"
     publisher.publish("a/b", "", qos, 2 if qos else 0, retain=True, properties=own)
-    empty = publishes(watcher)[-1]
+    empty = watcher.publishes()[-1]
     assert (empty.payload, empty.qos, empty.retain) == (b"", qos, False)
     assert retained(world) == []
     publisher.publish("other", "commits what came before", 1, 3)
@@ -187,7 +187,7 @@ def test_an_empty_payload_is_delivered_clears_and_is_never_stored(qos: int, had_
     assert world.disk.store.load().retained == []
     world.restart()
     assert retained(world) == []
-    waiting = [one.payload for one in publishes(world.hello("absent"))]
+    waiting = [one.payload for one in world.hello("absent").publishes()]
     assert waiting == [b"old"] * had_one + [b""] * (qos > 0)
 
 
@@ -242,11 +242,11 @@ def test_retain_handling_says_when_a_subscribe_brings_retained_messages(
     client.packets()
     publisher = world.transient("p")
     publisher.publish("a/b", "kept", 1, 1, retain=True)
-    for live in publishes(client):
+    for live in client.publishes():
         client.send(Puback(live.packet_id))
     client.subscribe(topic_filter, 1, retain_handling=handling)
     brought = handling == 0 or (handling == 1 and existed == "no")
-    assert [one.payload for one in publishes(client)] == [b"kept"] * brought
+    assert [one.payload for one in client.publishes()] == [b"kept"] * brought
 
 
 @pytest.mark.spec("MQTT5-3.3.1-9")
@@ -264,7 +264,7 @@ def test_a_subscribe_brings_every_retained_message_that_matches_at_the_lower_qos
         publisher.send(Pubrel(number or 1))
     client = world.hello("c", expiry_s=60 if is_lasting else 0)
     client.subscribe("a/#", asked)
-    found = {one.topic: one.qos for one in publishes(client)}
+    found = {one.topic: one.qos for one in client.publishes()}
     assert found == {topics[n]: min(n % 3, asked) for n in range(4)}
 
 
@@ -276,7 +276,7 @@ def test_each_filter_of_a_subscribe_brings_its_own() -> None:
     client = world.transient("c")
     client.subscribe("a", 1, identifier=1)
     client.subscribe("+", 1, identifier=2)
-    found = [(one.topic, one.properties) for one in publishes(client)]
+    found = [(one.topic, one.properties) for one in client.publishes()]
     assert [
         (topic, None if own is None else own.subscription_identifiers) for topic, own in found
     ] == [("a", [1]), ("a", [2]), ("b", [2])]
@@ -302,7 +302,7 @@ def test_no_more_messages_are_open_than_the_client_takes(limit: int, way: str, q
         publisher.send(Pubrel(number))
     if way == "absent":
         client = connect(world, "c", session_expiry_interval=60, receive_maximum=limit)
-    sent = publishes(client)
+    sent = client.publishes()
     assert len(sent) == limit
     for number in range(limit, 20):
         packet_id = sent.pop(0).packet_id
@@ -314,7 +314,7 @@ def test_no_more_messages_are_open_than_the_client_takes(limit: int, way: str, q
             client.send(Pubrec(packet_id))
             assert client.received() == [f"PUBREL #{packet_id}"]
             client.send(Pubcomp(packet_id))
-        (released,) = publishes(client)
+        (released,) = client.publishes()
         assert released.payload == str(number + 1).encode()
         sent.append(released)
 

@@ -19,7 +19,7 @@ from holdfast.protocol.packets import (
     SubscriptionRequest,
 )
 from tests.broker.world import Client, World
-from tests.spec.test_mqtt5_subscribing import subscribe, unsubscribe
+from tests.spec.mqtt5 import subscribe, unsubscribe
 
 SHARED = "$share/g/t"
 DURABLE = pytest.mark.parametrize("expiry_s", [0, 3600], ids=["transient", "durable"])
@@ -286,5 +286,5 @@ def test_what_a_member_is_sent_is_matched_by_the_filter_behind_the_share_name(ho
         world.restart()
     if how != "live":
         client = world.hello("c")
-    found = [packet.topic for packet in client.packets() if isinstance(packet, Publish)]
+    found = [packet.topic for packet in client.publishes()]
     assert sorted(found) == sorted(expected)

@@ -5,7 +5,6 @@ Source: MQTT 5.0 §3.8 to §3.11.
 
 import pytest
 
-from holdfast.message import Properties
 from holdfast.protocol.packets import (
     Puback,
     Pubcomp,
@@ -16,19 +15,11 @@ from holdfast.protocol.packets import (
     SubscriptionRequest,
     Unsubscribe,
 )
-from tests.broker.world import Client, World
+from tests.broker.world import World
+from tests.spec.mqtt5 import subscribe, unsubscribe
+from tests.support.properties import properties
 
 VERSIONS = pytest.mark.parametrize("version", [4, 5], ids=["3.1.1", "5.0"])
-
-
-def subscribe(client: Client, packet_id: int, *requests: SubscriptionRequest) -> list[str]:
-    client.send(Subscribe(packet_id, list(requests)))
-    return client.received()
-
-
-def unsubscribe(client: Client, packet_id: int, *topic_filters: str) -> list[str]:
-    client.send(Unsubscribe(packet_id, list(topic_filters)))
-    return client.received()
 
 
 def filters_of(world: World, client_id: str) -> set[str]:
@@ -123,16 +114,10 @@ def test_a_message_comes_at_the_lower_of_its_qos_and_the_one_granted(
         subscriber = world.hello("s")
     if how == "retained":
         subscriber.subscribe("t", granted)
-    found = [packet.qos for packet in subscriber.packets() if isinstance(packet, Publish)]
+    found = [packet.qos for packet in subscriber.publishes()]
     # A message of QoS 0 does not wait for an absent session.
     is_lost = how == "absent" and min(granted, published) == 0
     assert found == ([] if is_lost else [min(granted, published)])
-
-
-def properties(identifier: int) -> Properties:
-    found = Properties()
-    found.subscription_identifiers = [identifier]
-    return found
 
 
 @pytest.mark.spec("MQTT5-3.8.4-5")
@@ -155,10 +140,10 @@ def test_one_subscribe_of_many_filters_is_as_good_as_many_of_one(clean: bool) ->
         publisher = world.transient("p")
         publisher.publish("r/1", "retained", 2, 1, retain=True)
         if is_together:
-            client.send(Subscribe(3, requests, properties(8)))
+            client.send(Subscribe(3, requests, properties(subscription_identifiers=[8])))
         else:
             for request in requests:
-                client.send(Subscribe(3, [request], properties(8)))
+                client.send(Subscribe(3, [request], properties(subscription_identifiers=[8])))
         received = client.received()
         answers = [one.removeprefix("SUBACK #3 ") for one in received if one.startswith("SUBACK")]
         assert len(answers) == (1 if is_together else len(requests))
@@ -200,7 +185,7 @@ def test_a_replaced_subscription_keeps_no_option_of_the_old_one(clean: bool) -> 
             client.send(Pubrel(1))
             publisher.publish("t", "of another", 2, 1, retain=True)
             publisher.send(Pubrel(1))
-            found = [packet for packet in client.packets() if isinstance(packet, Publish)]
+            found = client.publishes()
             senders = [b"of another"] if no_local else [b"its own", b"of another"]
             assert [one.payload for one in found] == senders, (before, after)
             for one in found:

@@ -18,7 +18,7 @@ from holdfast.broker.session import Session, Subscription
 from holdfast.broker.shared_group import Group
 from holdfast.broker.topic_tree import TopicTree
 from holdfast.message import Message
-from holdfast.protocol.packets import Publish, Subscribe, SubscriptionRequest, Unsubscribe
+from holdfast.protocol.packets import Subscribe, SubscriptionRequest, Unsubscribe
 from holdfast.protocol.topics import check_filter, check_topic, matches
 from holdfast.store.interface import Store
 from holdfast.store.memory import MemoryStore
@@ -272,7 +272,7 @@ def test_the_examples_of_the_standard_hold_for_every_delivery(
     if how == "retained":
         client = world.hello("s2")
         client.subscribe(topic_filter, 1)
-    found = [packet.topic for packet in client.packets() if isinstance(packet, Publish)]
+    found = [packet.topic for packet in client.publishes()]
     assert found == ([topic] if expected and how != "unsubscribed" else [])
 
 
@@ -440,7 +440,7 @@ def test_topics_are_taken_byte_by_byte(how: str) -> None:
         client = world.hello("s")
     if how == "retained":
         client.send(Subscribe(1, requests))
-    found = [packet for packet in client.packets() if isinstance(packet, Publish)]
+    found = client.publishes()
     assert [one.topic for one in found] == ODD_TEXTS
     assert [one.payload.decode() for one in found] == ODD_TEXTS
 
@@ -482,7 +482,7 @@ def test_a_topic_of_65_535_bytes_is_a_topic_like_any_other(
         if how in ("absent", "crash"):
             clients = [world.hello(name) for name in ("exact", "wild")]
         for client in clients:
-            found = [packet.topic for packet in client.packets() if isinstance(packet, Publish)]
+            found = [packet.topic for packet in client.publishes()]
             assert found == [topic]
         clients[0].unsubscribe(topic)
         assert clients[0].received() == ["UNSUBACK #1 0x00"]

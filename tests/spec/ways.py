@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from holdfast.protocol.packets import Puback, Publish, Subscribe, SubscriptionRequest
 from tests.broker.world import Client, World
-from tests.spec.mqtt5 import properties, publishes
+from tests.support.properties import properties
 
 FILLER: Final = "filler"  # a topic of its own, for what stands in the way
 
@@ -27,14 +27,19 @@ Way = Callable[[World, Publish, Sequence[Asked], int], list[Publish]]
 
 
 def subscribe(client: Client, asked: Sequence[Asked]) -> None:
+    """Subscribe, with nothing retained: the SUBACK packets are all that comes."""
+    _send_subscribes(client, asked)
+    answers = client.received()[-len(asked) :]
+    assert [answer.split()[0] for answer in answers] == ["SUBACK"] * len(asked)
+
+
+def _send_subscribes(client: Client, asked: Sequence[Asked]) -> None:
     for number, one in enumerate(asked, 100):
         request = SubscriptionRequest(
             one.topic_filter, one.qos, retain_as_published=one.retain_as_published
         )
         own = properties(subscription_identifiers=[one.identifier]) if one.identifier else None
         client.send(Subscribe(number, [request], own))
-    answers = client.received()[-len(asked) :]
-    assert [answer.split()[0] for answer in answers] == ["SUBACK"] * len(asked)
 
 
 def publish(world: World, message: Publish) -> None:
@@ -44,7 +49,7 @@ def publish(world: World, message: Publish) -> None:
 
 
 def found(client: Client) -> list[Publish]:
-    return [one for one in publishes(client) if one.topic != FILLER]
+    return [one for one in client.publishes() if one.topic != FILLER]
 
 
 def live(world: World, message: Publish, asked: Sequence[Asked], wait_ms: int) -> list[Publish]:
@@ -211,15 +216,6 @@ def _retained_behind(
     world.advance(wait_ms)
     client.send(Puback(1))
     return found(client)
-
-
-def _send_subscribes(client: Client, asked: Sequence[Asked]) -> None:
-    for number, one in enumerate(asked, 100):
-        request = SubscriptionRequest(
-            one.topic_filter, one.qos, retain_as_published=one.retain_as_published
-        )
-        own = properties(subscription_identifiers=[one.identifier]) if one.identifier else None
-        client.send(Subscribe(number, [request], own))
 
 
 def sent_again(
