@@ -17,6 +17,7 @@ from holdfast.protocol.packets import (
 )
 from tests.broker.world import Client, World
 from tests.support.challenge import METHOD, ChallengeAuthenticator, proof, server_proof
+from tests.support.properties import properties
 
 KEY = b"a key"
 BEGIN, GO_ON = 0x19, 0x18
@@ -29,10 +30,7 @@ def new_world(rounds: int = 2, *, connect_timeout_ms: int = 10_000) -> World:
 
 
 def said(method: str | None = METHOD, data: bytes | None = None) -> Properties:
-    properties = Properties()
-    properties.authentication_method = method
-    properties.authentication_data = data
-    return properties
+    return properties(authentication_method=method, authentication_data=data)
 
 
 def only_packet(client: Client) -> Connack | Disconnect | Auth:

@@ -13,9 +13,9 @@ from holdfast.broker.deadlines import (
     Deadlines,
 )
 from holdfast.broker.limits import DEADLINES_SPARE
-from holdfast.message import Properties
 from holdfast.protocol.packets import Will
 from tests.broker.world import World
+from tests.support.properties import properties
 
 SETTINGS = settings(derandomize=True, deadline=None, database=None)
 KINDS = [CONNECT_TIMEOUT, KEEP_ALIVE, SESSION_EXPIRY, WILL_DUE, LAZY_COMMIT]
@@ -81,9 +81,7 @@ def test_who_comes_and_goes_leaves_no_deadlines_behind() -> None:
     world = World()
     world.hello("stays", expiry_s=500_000).cut()
     for _ in range(3 * DEADLINES_SPARE // 2):
-        properties = Properties()
-        properties.will_delay_interval = 900_000
-        will = Will("w", b"", 0, False, properties)
+        will = Will("w", b"", 0, False, properties(will_delay_interval=900_000))
         world.connect("c", clean=True, expiry_s=1_000_000, will=will).cut()
     assert world.broker._deadlines.count <= 2 * DEADLINES_SPARE
     world.advance(499_000_000)

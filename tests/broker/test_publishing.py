@@ -6,14 +6,13 @@ from holdfast.broker.limits import Limits
 from holdfast.message import Properties
 from holdfast.protocol.packets import Connack, Subscribe, SubscriptionRequest, Unsubscribe, Will
 from tests.broker.world import World
+from tests.support.properties import properties
 
 BROKEN_UTF8 = b"\xc3("
 
 
 def says_utf8(indicator: int = 1) -> Properties:
-    properties = Properties()
-    properties.payload_format_indicator = indicator
-    return properties
+    return properties(payload_format_indicator=indicator)
 
 
 # The Payload Format Indicator.

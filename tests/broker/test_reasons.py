@@ -3,7 +3,6 @@
 import pytest
 
 from holdfast.broker.limits import Limits
-from holdfast.message import Properties
 from holdfast.protocol.packets import (
     Connack,
     Disconnect,
@@ -19,6 +18,7 @@ from holdfast.protocol.packets import (
     Will,
 )
 from tests.broker.world import Client, World
+from tests.support.properties import properties
 
 
 def reason(packet: Packet) -> str | None:
@@ -61,9 +61,7 @@ def test_a_no_says_why(kind: str) -> None:
 @pytest.mark.spec("MQTT5-3.1.2-29")
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_problem_information_only_disconnect_says_why(kind: str) -> None:
-    properties = Properties()
-    properties.request_problem_information = 0
-    client = World().hello("c", properties=properties)
+    client = World().hello("c", properties=properties(request_problem_information=0))
     assert (reason(provoke(client, kind)) is not None) == (kind == "DISCONNECT")
 
 

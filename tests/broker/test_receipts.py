@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from holdfast.message import Properties
 from holdfast.protocol.packets import Disconnect, Unsubscribe
 from tests.broker.world import Client, World
+from tests.support.properties import properties
 
 
 def ended_by_clean_start(world: World) -> None:
@@ -14,9 +14,7 @@ def ended_by_clean_start(world: World) -> None:
 
 
 def ended_by_disconnect(world: World) -> None:
-    properties = Properties()
-    properties.session_expiry_interval = 0
-    world.connect("c").disconnect(properties=properties)
+    world.connect("c").disconnect(properties=properties(session_expiry_interval=0))
 
 
 def ended_by_its_time(world: World) -> None:
@@ -57,9 +55,7 @@ def subscribes_at_qos_0(subscriber: Client) -> None:
 
 
 def ends_its_session(subscriber: Client) -> None:
-    properties = Properties()
-    properties.session_expiry_interval = 0
-    subscriber.send(Disconnect(0, properties))
+    subscriber.send(Disconnect(0, properties(session_expiry_interval=0)))
 
 
 def comes_back_for_a_session_that_is_not_kept(subscriber: Client) -> None:

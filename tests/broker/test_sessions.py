@@ -6,6 +6,7 @@ from holdfast.broker.limits import EXPIRY_NEVER, Limits
 from holdfast.message import Properties
 from holdfast.protocol.packets import Connack, Pubcomp, Pubrec, Will
 from tests.broker.world import World
+from tests.support.properties import properties
 
 
 @pytest.mark.parametrize("is_connected", [False, True], ids=["absent", "taken over"])
@@ -48,9 +49,7 @@ def test_a_session_whose_time_is_over_is_not_found_though_its_deadline_was_not_l
 
 
 def expiry_properties(expiry_s: int | None) -> Properties:
-    properties = Properties()
-    properties.session_expiry_interval = expiry_s
-    return properties
+    return properties(session_expiry_interval=expiry_s)
 
 
 @pytest.mark.spec("MQTT5-3.1.2-23")

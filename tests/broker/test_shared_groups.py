@@ -10,10 +10,10 @@ from holdfast.broker.shared_group import (
     LEAST_IN_FLIGHT,
     STICKY,
 )
-from holdfast.message import Properties
 from holdfast.protocol.packets import Puback, Pubcomp, Publish, Pubrec, Suback, Subscribe, Will
 from holdfast.protocol.packets import SubscriptionRequest as Request
 from tests.broker.world import Client, World
+from tests.support.properties import properties
 
 BIG = b"z" * 900_000  # three of these, committed, push everything older out of the log's tail
 SHARED = "$share/g/t/#"
@@ -574,8 +574,7 @@ def test_expired_messages_are_handed_to_nobody() -> None:
     world = World()
     member(world, "a").disconnect()
     publisher = world.transient("p")
-    soon = Properties()
-    soon.message_expiry_interval = 5
+    soon = properties(message_expiry_interval=5)
     publisher.publish("t/x", "soon", 1, 1, properties=soon)
     publisher.publish("t/x", "later", 1, 2)
     world.advance(6_000)

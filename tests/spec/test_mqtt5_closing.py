@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 
 from holdfast.broker.limits import Limits
-from holdfast.message import Properties
 from holdfast.protocol.encode import encode
 from holdfast.protocol.packets import (
     Connack,
@@ -28,6 +27,7 @@ from tests.broker.world import Client, World
 from tests.support import packets
 from tests.support.broker import BrokerProcess
 from tests.support.packets import V5
+from tests.support.properties import properties
 from tests.support.wire import Dial, Wire, contents, numbered
 
 CLEAN = pytest.mark.parametrize("clean", [True, False], ids=["clean", "durable"])
@@ -261,9 +261,7 @@ def test_only_a_normal_disconnect_takes_the_will_away(
     world = World()
     observer = world.transient("o")
     observer.subscribe("w", 1)
-    properties = Properties()
-    properties.will_delay_interval = delay_s
-    will = Will("w", b"gone", 1, properties=properties)
+    will = Will("w", b"gone", 1, properties=properties(will_delay_interval=delay_s))
     client = world.hello("c", will=will, clean=clean, expiry_s=0 if clean else 3600)
     client.disconnect(reason_code)
     world.advance(10_000)
@@ -289,9 +287,7 @@ def test_a_session_that_was_to_end_cannot_be_prolonged_by_disconnect(expiry_s: i
     """Source: MQTT 5.0 §3.14.2.2.2."""
     world = World()
     client = world.hello("c", expiry_s=expiry_s)
-    properties = Properties()
-    properties.session_expiry_interval = 60
-    client.send(Disconnect(0, properties))
+    client.send(Disconnect(0, properties(session_expiry_interval=60)))
     assert client.received() == ["DISCONNECT 0x82"]
     assert world.broker.sessions.find("c") is None
 

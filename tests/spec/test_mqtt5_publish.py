@@ -3,7 +3,6 @@
 import pytest
 
 from holdfast.broker.limits import Limits
-from holdfast.message import Properties
 from holdfast.protocol.packets import (
     Pingreq,
     Puback,
@@ -17,6 +16,7 @@ from holdfast.protocol.packets import (
 from tests.broker.world import Client, World
 from tests.spec.mqtt5 import connect, subscribe_packet
 from tests.support import packets
+from tests.support.properties import properties
 
 NOT_AUTHORIZED = 0x87
 
@@ -176,8 +176,7 @@ def test_an_empty_payload_is_delivered_clears_and_is_never_stored(qos: int, had_
     publisher = world.transient("p")
     if had_one:
         publisher.publish("a/b", "old", 1, 1, retain=True)
-    own = Properties()
-    own.content_type = "text/plain"
+    own = properties(content_type="text/plain")
     publisher.publish("a/b", "", qos, 2 if qos else 0, retain=True, properties=own)
     empty = watcher.publishes()[-1]
     assert (empty.payload, empty.qos, empty.retain) == (b"", qos, False)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 import pytest
 
 from holdfast.broker.limits import EXPIRY_NEVER
-from holdfast.message import Properties
 from holdfast.protocol.packets import (
     Disconnect,
     Puback,
@@ -20,6 +19,7 @@ from holdfast.protocol.packets import (
 )
 from tests.broker.world import Client, World
 from tests.spec.mqtt5 import subscribe, unsubscribe
+from tests.support.properties import properties
 
 SHARED = "$share/g/t"
 DURABLE = pytest.mark.parametrize("expiry_s", [0, 3600], ids=["transient", "durable"])
@@ -133,9 +133,7 @@ def is_taken_over_clean(world: World, first: Client) -> None:
 
 
 def says_so(world: World, first: Client) -> None:
-    properties = Properties()
-    properties.session_expiry_interval = 0
-    first.send(Disconnect(0, properties))
+    first.send(Disconnect(0, properties(session_expiry_interval=0)))
 
 
 def expires_after_a_crash(world: World, first: Client) -> None:
