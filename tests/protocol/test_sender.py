@@ -66,6 +66,17 @@ def test_a_refusing_pubrec_ends_the_exchange_but_not_after_pubrel() -> None:
     assert sender.in_flight == {released: RELEASED}
 
 
+def test_an_identifier_in_flight_has_a_reference_and_may_await_puback() -> None:
+    sender = Sender()
+    one, two = sender.publish(10, 1), sender.publish(11, 2)
+    assert sender.reference(one) == 10 and sender.reference(two) == 11
+    assert sender.awaits_puback(one)
+    assert not sender.awaits_puback(two)
+    assert not sender.awaits_puback(99)
+    assert sender.pubrec(two, True)
+    assert not sender.awaits_puback(two)
+
+
 def test_a_restored_sender_goes_on_behind_the_newest_identifier() -> None:
     sender = Sender()
     sender.restore({7: 4 * 20, 9: RELEASED})

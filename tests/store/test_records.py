@@ -19,8 +19,10 @@ from holdfast.store.records import (
     encode_blocks,
     encode_message,
     pack_in_flight,
+    pack_lsns,
     unknown_topics,
     unpack_in_flight,
+    unpack_lsns,
 )
 from tests.store.support import content_of_entries, content_of_message, delayed, message
 
@@ -143,6 +145,12 @@ def test_what_was_never_written_is_told(data: bytes) -> None:
 def test_in_flight_entries_come_back_in_their_order(in_flight: dict[int, int]) -> None:
     found = unpack_in_flight(pack_in_flight(in_flight))
     assert list(found.items()) == list(in_flight.items())
+
+
+@given(st.lists(st.integers(1, 2**61 - 1), unique=True))
+@example(list(range(1, 70_000)))
+def test_lsns_come_back(lsns: list[int]) -> None:
+    assert unpack_lsns(pack_lsns(sorted(lsns))) == sorted(lsns)
 
 
 @given(in_flights, groups, st.data())
