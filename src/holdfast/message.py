@@ -52,6 +52,8 @@ class Message:
     correlation data and user properties. ``expires_at_ms`` is absolute (Unix time in
     milliseconds), 0 where the message never expires, so that expiry runs on while the broker is
     down. ``publisher`` is the client identifier it came from, which No Local asks for.
+    ``packed_properties`` is their encoding where it is at hand; it is for whoever changes the
+    properties to set it to None.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Message:
         self.properties = properties
         self.expires_at_ms = expires_at_ms
         self.publisher = publisher
+        self.packed_properties: bytes | None = None
 
 
 def is_expired(message: Message, now_ms: int) -> bool:

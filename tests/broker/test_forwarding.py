@@ -185,3 +185,53 @@ def test_the_expiry_of_a_will_counts_from_its_publication() -> None:
 def stored(world: World) -> set[str]:
     """The topics of the retained messages on the disk."""
     return {record.topic for record in world.disk.store.load().retained}
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("with_alias", [False, True], ids=["topic", "alias"])
+@pytest.mark.parametrize("with_expiry", [False, True], ids=["for ever", "expiry"])
+def test_properties_go_on_in_their_own_order_and_nothing_of_the_connection_does(
+    qos: int, with_alias: bool, with_expiry: bool
+) -> None:
+    """What need not be encoded again goes out as it came, live and from the store; an alias, an
+    expiry and identifiers never do.
+    """
+    world = World()
+    clients = [world.hello("plain"), world.hello("identified"), world.hello("old", version=4)]
+    for client, identifier in zip(clients, (0, 5, 0), strict=True):
+        client.subscribe("t", 2, identifier=identifier)
+        client.packets()
+    absent = world.hello("absent")
+    absent.subscribe("t", 2)
+    absent.disconnect()
+    publisher = world.hello("p")
+    # In an order that an encoder of ours would not choose.
+    user = b"\x26\x00\x01a\x00\x011" + b"\x26\x00\x01b\x00\x012" + b"\x26\x00\x01a\x00\x013"
+    block = user + b"\x09\x00\x02\x00\xff" + b"\x08\x00\x01r" + b"\x03\x00\x01c" + b"\x01\x01"
+    if with_expiry:
+        block += b"\x02\x00\x00\x00\x64"
+    if with_alias:
+        block += b"\x23\x00\x07"
+    packet_id = b"\x00\x09" if qos else b""
+    body = b"\x00\x01t" + packet_id + bytes([len(block)]) + block + b"payload"
+    publisher.send_bytes(bytes([0x30 | qos << 1, len(body)]) + body)
+
+    def check(client: Client, identifiers: list[int]) -> None:
+        (message,) = client.publishes()
+        assert (message.topic, message.payload, message.qos) == ("t", b"payload", qos)
+        if client.version == 4:
+            return
+        own = message.properties
+        assert own is not None
+        assert own.user_properties == [("a", "1"), ("b", "2"), ("a", "3")]
+        assert (own.correlation_data, own.response_topic) == (b"\x00\xff", "r")
+        assert (own.content_type, own.payload_format_indicator) == ("c", 1)
+        assert own.message_expiry_interval == (100 if with_expiry else None)
+        assert (own.topic_alias, own.subscription_identifiers) == (None, identifiers)
+
+    for client, identifiers in zip(clients, ([], [5], []), strict=True):
+        check(client, identifiers)
+    if qos > 0:
+        world.crash()
+        world.restart()
+        check(world.hello("absent"), [])

@@ -100,9 +100,14 @@ class Outgoing:
 
     def _encode_parts(self, is_v5: bool, qos: int) -> bytes:
         message = self.message
-        properties = self._properties(None) if is_v5 else None
+        properties: Properties | None = None
+        packed: bytes | None = None
+        if is_v5:
+            properties = self._properties(None)
+            if properties is message.properties:
+                packed = message.packed_properties
         head, tail = publish_parts(
-            message.topic, message.payload, qos, False, False, 5 if is_v5 else 4, properties
+            message.topic, message.payload, qos, False, False, 5 if is_v5 else 4, properties, packed
         )
         if is_v5:
             self._tail_v5 = tail

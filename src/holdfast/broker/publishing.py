@@ -88,8 +88,8 @@ class Publishing:
                 detail = "expected UTF-8, as the Payload Format Indicator says"
                 self._refuse(connection, packet, PAYLOAD_FORMAT_INVALID, detail)
                 return
-            self._take_properties(message, properties)
-        elif qos == 0 and not packet.retain:
+            self._take_properties(message, packet, properties)
+        if qos == 0 and not packet.retain and _goes_on_as_it_came(message, properties):
             framer = connection.framer
             wire = framer.buffer[framer.start : framer.end]
         if message.topic.startswith("$") and self._take_special(connection, packet, message):
@@ -186,8 +186,9 @@ class Publishing:
             connection.aliases_in = aliases
         packet.topic = aliases.topic(alias, packet.topic)
         properties.topic_alias = None
+        packet.property_bytes = b""  # the alias is in there
 
-    def _take_properties(self, message: Message, properties: Properties) -> None:
+    def _take_properties(self, message: Message, packet: Publish, properties: Properties) -> None:
         """Move what is forwarded from a PUBLISH into its message."""
         if properties.subscription_identifiers:
             raise ProtocolError(
@@ -199,6 +200,14 @@ class Publishing:
             properties.message_expiry_interval = None
         if has_forwarded(properties):
             message.properties = properties
+            if expiry_s is None and packet.property_bytes:
+                # All of them go on as they came: they need not be encoded again.
+                message.packed_properties = packet.property_bytes
+
+
+def _goes_on_as_it_came(message: Message, properties: Properties | None) -> bool:
+    """Whether a PUBLISH may go out byte for byte, as far as its properties go."""
+    return properties is None or message.packed_properties is not None
 
 
 def is_format_broken(properties: Properties | None, payload: bytes) -> bool:

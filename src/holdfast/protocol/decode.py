@@ -153,16 +153,20 @@ def decode_publish(
         if packet_id == 0:
             raise _zero_packet_id("PUBLISH", version)
     properties: Properties | None = None
+    property_bytes = b""
     if version >= MQTT_5_0:
         if position < end and buffer[position] == 0:
             position += 1
         else:
             reader = Reader(buffer, position, end, "PUBLISH")
             properties = read_properties(reader, PUBLISH)
+            while buffer[position] >= 0x80:
+                position += 1
+            property_bytes = buffer[position + 1 : reader.position]
             position = reader.position
     if not topic:
         _check_no_topic(properties, version)
-    return Publish(
+    packet = Publish(
         topic,
         buffer[position:end],
         qos,
@@ -171,6 +175,8 @@ def decode_publish(
         packet_id,
         properties,
     )
+    packet.property_bytes = property_bytes
+    return packet
 
 
 def peek_packet_id(buffer: bytes, start: i64, end: i64) -> i64:

@@ -162,16 +162,20 @@ def publish_parts(
     dup: bool,
     version: i64,
     properties: Properties | None,
+    packed: bytes | None = None,
 ) -> tuple[bytes, bytes]:
     """A PUBLISH of QoS 1 or 2 as what stands before its Packet Identifier and what stands behind.
 
     So a message is encoded once for many subscribers: each gets ``parts[0]``,
     ``packet_id_bytes(packet_id)`` and ``parts[1]``. Before 5.0 the second part is the payload
-    itself, not a copy.
+    itself, not a copy. ``packed`` is the encoding of the properties, if it is at hand.
     """
     if qos != 1 and qos != 2:
         raise UsageError(f"expected QoS 1 or 2 where there is a Packet Identifier, got {qos}")
-    tail = _publish_tail(properties, version)
+    if packed is not None and version >= MQTT_5_0:
+        tail = b"%b%b" % (varint_bytes(len(packed)), packed)
+    else:
+        tail = _publish_tail(properties, version)
     head = _publish_head(topic, len(tail) + len(payload), qos, retain, dup)
     return head, b"%b%b" % (tail, payload) if tail else payload
 

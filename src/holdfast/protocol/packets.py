@@ -110,7 +110,11 @@ class Connack(Packet):
 
 @final
 class Publish(Packet):
-    """PUBLISH. ``packet_id`` is 0 exactly at QoS 0; ``topic`` is empty only with an alias."""
+    """PUBLISH. ``packet_id`` is 0 exactly at QoS 0; ``topic`` is empty only with an alias.
+
+    ``property_bytes`` is what the properties were decoded from, without their length; whoever
+    changes them sets it to b"".
+    """
 
     def __init__(
         self,
@@ -129,6 +133,7 @@ class Publish(Packet):
         self.dup = dup
         self.packet_id = packet_id
         self.properties = properties
+        self.property_bytes = b""
 
 
 @final

@@ -487,7 +487,7 @@ class _MessageReader:
             properties = unpack_properties(packed)
         except ProtocolError as error:
             raise StoreCorrupt(f"stored properties are damaged: {error.detail}") from None
-        return Message(
+        message = Message(
             topic,
             payload,
             flags & 3,
@@ -496,6 +496,9 @@ class _MessageReader:
             expires_at_ms,
             self._publisher,
         )
+        if properties is not None:
+            message.packed_properties = packed
+        return message
 
     def skip(self) -> None:
         """Pass over the next message."""
@@ -555,7 +558,8 @@ def _append_message(parts: list[bytes], message: Message, publisher_before: str)
     if expires_at_ms != NEVER:
         _append_varint(parts, expires_at_ms)
     if properties is not None:
-        packed = pack_properties(properties)
+        known = message.packed_properties
+        packed = known if known is not None else pack_properties(properties)
         _append_varint(parts, len(packed))
         parts.append(packed)
     payload = message.payload
