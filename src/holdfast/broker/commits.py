@@ -63,6 +63,14 @@ class Commits:
         self._subscriptions[(record.session, record.topic_filter, record.from_lsn)] = None
         self._subscriptions_gone.append(record)
 
+    def forget_closed(self, session: "Session") -> None:
+        """The ended subscriptions that a session needs no longer go from the store as well."""
+        for old in session.forget_closed():
+            if session.is_recorded:
+                # The state that makes it needless goes with it.
+                self.touch(session)
+                self.remove_subscription(old.record())
+
     def touch(self, session: "Session") -> None:
         """The session's state (cursor, packet identifiers) belongs into the batch being filled."""
         if not session.is_dirty:

@@ -389,10 +389,7 @@ class Groups:
             return True
         if not matches(group.inner_filter, message.topic):
             return True
-        return self._hand_entry(group, entry)
-
-    def _hand_entry(self, group: Group, entry: LogEntry) -> bool:
-        outgoing = Outgoing(entry.message, self._delivery.now_ms, None, False)
+        outgoing = Outgoing(message, self._delivery.now_ms, None, False)
         wait = self._commits.filling if entry.lsn >= self._commits.durable_lsn_end else 0
         return self._hand(group, outgoing, entry.lsn, wait)
 

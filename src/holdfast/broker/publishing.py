@@ -10,6 +10,7 @@ from holdfast.broker.events import WARNING, Event
 from holdfast.broker.limits import Limits
 from holdfast.broker.reasons import explained
 from holdfast.broker.router import Router
+from holdfast.broker.session import Session
 from holdfast.broker.topic_aliases import AliasesIn
 from holdfast.errors import ProtocolError, Refused
 from holdfast.message import Message, Properties
@@ -98,11 +99,7 @@ class Publishing:
         if after <= commits.durable:
             after = 0
         wait = self._router.publish(message, wire, connection.is_v5, after)
-        if wait > 0:
-            session.publish_wait = wait
-            connection.note_input(connection.framer.end - connection.framer.start)
-        if qos > 0:
-            self._accept(connection, packet, wait, self._router.had_match)
+        self._taken(session, connection, packet, wait, self._router.had_match)
 
     def _take_special(self, connection: Connection, packet: Publish, message: Message) -> bool:
         """Take a message to ``$SYS`` or ``$delayed``; False for any other."""
@@ -124,12 +121,18 @@ class Publishing:
         except Refused as error:
             self._refuse(connection, packet, error.reason_code, error.detail)
             return True
+        self._taken(session, connection, packet, wait, has_match)
+        return True
+
+    def _taken(
+        self, session: Session, connection: Connection, packet: Publish, wait: int, has_match: bool
+    ) -> None:
+        """A PUBLISH was taken: what follows and its answer wait for batch ``wait``, 0 for none."""
         if wait > self._commits.durable:
             session.publish_wait = wait
             connection.note_input(connection.framer.end - connection.framer.start)
         if packet.qos > 0:
             self._accept(connection, packet, wait, has_match)
-        return True
 
     def _accept(self, connection: Connection, packet: Publish, wait: int, has_match: bool) -> None:
         """Answer a QoS 1 or 2 PUBLISH that was taken; before 5.0 the answer is the same for all."""

@@ -17,7 +17,7 @@ from holdfast.broker.outgoing import Outgoing
 from holdfast.broker.retained import Retained
 from holdfast.broker.session import RetainedDelivery, Session, Subscription, without_no_local
 from holdfast.broker.shared_group import Group
-from holdfast.broker.topic_tree import TopicTree
+from holdfast.broker.topic_tree import Route, TopicTree
 from holdfast.message import Message, is_expired
 from holdfast.protocol.encode import encode_pubrel
 from holdfast.protocol.sender import RELEASED
@@ -85,14 +85,7 @@ class Router:
         deliver_wait = max(after, wait)
         outgoing = self._outgoing
         outgoing.begin(message, self.now_ms, wire, wire_is_v5)
-        for target in targets:
-            subscription: Subscription | None = target
-            if target.is_no_local and message.publisher == target.session.client_id:
-                subscription = without_no_local(target)
-            if subscription is not None:
-                self._give(subscription, outgoing, lsn, deliver_wait)
-        for group in groups:
-            self.groups.give(group, outgoing, lsn, deliver_wait)
+        self._give_all(route, outgoing, lsn, deliver_wait)
         return wait
 
     def publish_unlogged(self, topic: str, payload: bytes) -> None:
@@ -104,11 +97,7 @@ class Router:
         self.retained.set(message)
         route = self.tree.route(topic)
         if route.targets or route.groups:
-            outgoing = Outgoing(message, self.now_ms, None, False)
-            for target in route.targets:
-                self._give(target, outgoing, 0, 0)
-            for group in route.groups:
-                self.groups.give(group, outgoing, 0, 0)
+            self._give_all(route, Outgoing(message, self.now_ms, None, False), 0, 0)
 
     def _log(self, message: Message, target: int) -> int:
         lsn = self._commits.next_lsn
@@ -138,6 +127,18 @@ class Router:
         if self.retained.get(message.topic) is message:
             self.retained.clear(message.topic)
             self._commits.batch.retained.append(RetainedRecord(message.topic, None))
+
+    def _give_all(self, route: Route, outgoing: Outgoing, lsn: int, wait: int) -> None:
+        """Hand a message to all sessions online and to one member of each group."""
+        publisher = outgoing.message.publisher
+        for target in route.targets:
+            subscription: Subscription | None = target
+            if target.is_no_local and publisher == target.session.client_id:
+                subscription = without_no_local(target)
+            if subscription is not None:
+                self._give(subscription, outgoing, lsn, wait)
+        for group in route.groups:
+            self.groups.give(group, outgoing, lsn, wait)
 
     def _give(self, subscription: Subscription, outgoing: Outgoing, lsn: int, wait: int) -> None:
         """Hand a message to one session online, or leave it in the log for later."""
@@ -332,11 +333,7 @@ class Router:
 
     def _go_live(self, session: Session) -> None:
         session.is_behind = False
-        for old in session.forget_closed():
-            if session.is_recorded:
-                # The cursor that makes it needless goes with it.
-                self._commits.touch(session)
-                self._commits.remove_subscription(old.record())
+        self._commits.forget_closed(session)
 
     def _offer(self, session: Session, connection: Connection, entry: LogEntry) -> None:
         """Deliver an entry of the log if it is for this session."""

@@ -258,8 +258,7 @@ class Sessions:
         session.disconnected_at_ms = now_ms
         self._commits.touch_row(session)
         self._commits.touch(session)
-        for needless in session.forget_closed():
-            self._commits.remove_subscription(needless.record())
+        self._commits.forget_closed(session)
         self._await_expiry(session)
         if session.will is not None:
             if session.will_delay_s == 0:

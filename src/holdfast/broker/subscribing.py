@@ -156,9 +156,7 @@ class Subscribing:
             return
         router.tree.remove(old, True)
         old.until_lsn = commits.next_lsn
-        for needless in session.forget_closed():
-            if session.is_recorded:
-                commits.remove_subscription(needless.record())
+        commits.forget_closed(session)
         # One at QoS 0 has no message to bring, but its identifier goes with those of others.
         if old.until_lsn > old.from_lsn and session.needs(old) and _may_keep(session):
             if session.closed is None:
