@@ -37,7 +37,15 @@ ARROWS: Final[dict[str, set[str]]] = {
     "cli": _SERVER_SIDE | {"server", "client"},
 }
 
-PURE: Final = ("errors", "message", "protocol", "broker", "store.records")
+PURE: Final = (
+    "errors",
+    "message",
+    "protocol",
+    "broker",
+    "store.blocks",
+    "store.checksums",
+    "store.records",
+)
 
 # All that a pure module may import from elsewhere: it computes and knows nothing of the machine.
 PURE_LIBRARIES: Final = frozenset(

@@ -4,7 +4,7 @@ It keeps copies because a real store writes bytes: what the broker changes in a 
 after the commit must not reach the disk.
 """
 
-from holdfast.message import Message, Properties
+from holdfast.message import Message, Properties, content_bytes
 from holdfast.protocol.topics import matches
 from holdfast.store.records import (
     OPEN,
@@ -12,14 +12,19 @@ from holdfast.store.records import (
     DelayedRecord,
     FilterSpan,
     GroupRecord,
+    LogCount,
     LogEntry,
     LogSlice,
+    LossRecord,
     ReadRequest,
     RetainedRecord,
     SessionRecord,
     Snapshot,
+    Space,
     StateRecord,
     SubscriptionRecord,
+    TimeMark,
+    TopicCut,
 )
 
 
@@ -34,6 +39,8 @@ class ModelStore:
         self.retained: dict[str, Message] = {}
         self.groups: dict[int, GroupRecord] = {}
         self.delayed: dict[int, DelayedRecord] = {}
+        self.losses: dict[int, LossRecord] = {}
+        self.time_marks: dict[int, int] = {}
         self.next_lsn = 1
         self.next_session = 1
 
@@ -53,6 +60,8 @@ class ModelStore:
         ]
         snapshot.groups = [_group(record) for record in self.groups.values()]
         snapshot.delayed = [_delayed(record) for record in self.delayed.values()]
+        snapshot.losses = [_loss(record) for record in self.losses.values()]
+        snapshot.time_marks = [TimeMark(lsn, at_ms) for lsn, at_ms in self.time_marks.items()]
         return snapshot
 
     def commit(self, batch: Batch) -> None:
@@ -70,6 +79,8 @@ class ModelStore:
             self.subscriptions[_key(record)] = _subscription(record)
         for state in batch.states:
             self.states[state.session] = _state(state)
+        for loss in batch.losses:
+            self.losses[loss.owner] = _loss(loss)
         for retained in batch.retained:
             if retained.message is None:
                 self.retained.pop(retained.topic, None)
@@ -79,6 +90,8 @@ class ModelStore:
             self.delayed[delayed.number] = _delayed(delayed)
         for number in batch.delayed_removed:
             self.delayed.pop(number, None)
+        for mark in batch.time_marks:
+            self.time_marks[mark.lsn] = mark.at_ms
         for entry in batch.entries:
             assert entry.lsn == self.next_lsn, "the log is dense"
             self.entries[entry.lsn] = _entry(entry)
@@ -101,9 +114,42 @@ class ModelStore:
     def fetch(self, lsns: list[int]) -> list[LogEntry]:
         return [_entry(self.entries[lsn]) for lsn in lsns if lsn in self.entries]
 
+    def count(self, request: ReadRequest) -> LogCount:
+        found = self.read(request)
+        size = sum(content_bytes(entry.message) for entry in found.entries)
+        return LogCount(len(found.entries), size, found.position)
+
+    def log_topics(self, after: str, limit: int) -> list[str]:
+        topics = {entry.message.topic for entry in self.entries.values() if entry.target == 0}
+        return sorted(topic for topic in topics if topic > after)[:limit]
+
+    def targets(self, after: int, limit: int) -> list[int]:
+        targets = {entry.target for entry in self.entries.values() if entry.target != 0}
+        return sorted(target for target in targets if target > after)[:limit]
+
+    def oldest(self, messages: int, bytes: int) -> int:
+        size = 0
+        for count, (lsn, entry) in enumerate(self.entries.items(), 1):
+            size += content_bytes(entry.message)
+            if 0 < messages <= count or 0 < bytes <= size:
+                return lsn + 1
+        return self.next_lsn
+
     def trim(self, below_lsn: int) -> bool:
-        for lsn in [lsn for lsn in self.entries if lsn < below_lsn]:
-            del self.entries[lsn]
+        self._remove([lsn for lsn in self.entries if lsn < below_lsn])
+        return False
+
+    def trim_topics(self, cuts: list[TopicCut]) -> bool:
+        for cut in cuts:
+            self._remove([lsn for lsn, entry in self.entries.items() if _is_cut(cut, entry)])
+        return False
+
+    def space(self) -> Space:
+        size = sum(content_bytes(entry.message) for entry in self.entries.values())
+        first_lsn = min(self.entries, default=self.next_lsn)
+        return Space(len(self.entries), size, True, first_lsn, self.next_lsn)
+
+    def maintain(self) -> bool:
         return False
 
     def close(self) -> None:
@@ -113,8 +159,16 @@ class ModelStore:
         self.sessions.pop(number, None)
         self.states.pop(number, None)
         self.groups.pop(number, None)
+        self.losses.pop(number, None)
         for key in [key for key in self.subscriptions if key[0] == number]:
             del self.subscriptions[key]
+
+    def _remove(self, lsns: list[int]) -> None:
+        for lsn in lsns:
+            del self.entries[lsn]
+        first_lsn = min(self.entries, default=self.next_lsn)
+        for lsn in sorted(lsn for lsn in self.time_marks if lsn < first_lsn)[:-1]:
+            del self.time_marks[lsn]
 
 
 def _key(record: SubscriptionRecord) -> tuple[int, str, int]:
@@ -131,6 +185,13 @@ def _covers(span: FilterSpan, entry: LogEntry) -> bool:
     if entry.lsn < span.from_lsn or (span.until_lsn != OPEN and entry.lsn >= span.until_lsn):
         return False
     return matches(span.topic_filter, entry.message.topic)
+
+
+def _is_cut(cut: TopicCut, entry: LogEntry) -> bool:
+    assert all(low <= high for low, high in cut.spans)
+    if entry.target != cut.target or (cut.target == 0 and entry.message.topic != cut.topic):
+        return False
+    return any(low <= entry.lsn < high for low, high in cut.spans)
 
 
 def _entry(entry: LogEntry) -> LogEntry:
@@ -177,7 +238,9 @@ def _session(record: SessionRecord) -> SessionRecord:
 
 
 def _state(record: StateRecord) -> StateRecord:
-    return StateRecord(record.session, record.cursor, record.in_flight, record.received)
+    return StateRecord(
+        record.session, record.cursor, record.in_flight, record.received, record.gaps
+    )
 
 
 def _subscription(record: SubscriptionRecord) -> SubscriptionRecord:
@@ -192,7 +255,13 @@ def _subscription(record: SubscriptionRecord) -> SubscriptionRecord:
 
 
 def _group(record: GroupRecord) -> GroupRecord:
-    return GroupRecord(record.number, record.topic_filter, record.cursor, record.returned)
+    return GroupRecord(
+        record.number, record.topic_filter, record.cursor, record.returned, record.gaps
+    )
+
+
+def _loss(record: LossRecord) -> LossRecord:
+    return LossRecord(record.owner, record.messages, record.bytes, record.at_ms, record.reason)
 
 
 def _delayed(record: DelayedRecord) -> DelayedRecord:

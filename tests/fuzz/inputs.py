@@ -6,7 +6,8 @@ from typing import Final
 
 from holdfast.message import Message, Properties
 from holdfast.protocol.encode import encode
-from holdfast.store.records import LogEntry, encode_block, encode_message, pack_in_flight
+from holdfast.store.blocks import encode_block, encode_message
+from holdfast.store.records import LogEntry, pack_in_flight
 from tests.fuzz import made_packets
 from tests.fuzz.choices import Choices
 from tests.fuzz.targets import INPUT_BYTES_MAX, regressions

@@ -32,6 +32,8 @@ INSTRUMENTED: Final = [
     "holdfast.message",
     "holdfast.protocol",
     "holdfast.broker",
+    "holdfast.store.blocks",
+    "holdfast.store.checksums",
     "holdfast.store.records",
 ]
 

@@ -7,16 +7,14 @@ from holdfast.protocol.framer import Framer
 from holdfast.protocol.packets import Connect, Packet, Puback, Pubcomp, Pubrec, Pubrel
 from holdfast.protocol.properties import pack_properties, unpack_properties
 from holdfast.protocol.sender import PACKET_ID_MAX
-from holdfast.store.records import (
-    OPEN,
+from holdfast.store.blocks import (
     decode_block,
     decode_block_part,
     decode_message,
     encode_block,
     encode_message,
-    pack_in_flight,
-    unpack_in_flight,
 )
+from holdfast.store.records import OPEN, pack_in_flight, unpack_in_flight
 from tests.fuzz.choices import Choices
 from tests.protocol.strategies import VERSIONS, plain
 

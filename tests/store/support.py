@@ -14,12 +14,15 @@ from holdfast.store.records import (
     FilterSpan,
     GroupRecord,
     LogEntry,
+    LossRecord,
     ReadRequest,
     RetainedRecord,
     SessionRecord,
     Snapshot,
     StateRecord,
     SubscriptionRecord,
+    TimeMark,
+    pack_gaps,
 )
 
 PLENTY: Final = 1_000_000_000
@@ -71,7 +74,7 @@ def session(number: int, client_id: str = "c", will: Message | None = None) -> S
 
 
 def state(session: int, cursor: int = 1) -> StateRecord:
-    return StateRecord(session, cursor, b"\x00in flight", b"\xffreceived")
+    return StateRecord(session, cursor, b"\x00in flight", b"\xffreceived", pack_gaps([(3, 7)]))
 
 
 def subscription(
@@ -81,7 +84,11 @@ def subscription(
 
 
 def group(number: int, topic_filter: str = "$share/g/a", cursor: int = 1) -> GroupRecord:
-    return GroupRecord(number, topic_filter, cursor, b"\xffreturned")
+    return GroupRecord(number, topic_filter, cursor, b"\xffreturned", pack_gaps([(3, OPEN)]))
+
+
+def loss(owner: int, messages: int = 7) -> LossRecord:
+    return LossRecord(owner, messages, 2**40, 2**41, 3)
 
 
 def delayed(number: int, topic: str = "a", due_ms: int = 60_000) -> DelayedRecord:
@@ -148,7 +155,7 @@ def content_of_snapshot(snapshot: Snapshot) -> dict[str, object]:
             for r in sorted(snapshot.sessions, key=lambda r: r.number)
         ],
         "states": [
-            (r.session, r.cursor, r.in_flight, r.received)
+            (r.session, r.cursor, r.in_flight, r.received, r.gaps)
             for r in sorted(snapshot.states, key=lambda r: r.session)
         ],
         "subscriptions": sorted(
@@ -159,11 +166,17 @@ def content_of_snapshot(snapshot: Snapshot) -> dict[str, object]:
             (r.topic, content_of_message(r.message))
             for r in sorted(snapshot.retained, key=lambda r: r.topic)
         ],
-        "groups": sorted((r.number, r.topic_filter, r.cursor, r.returned) for r in snapshot.groups),
+        "groups": sorted(
+            (r.number, r.topic_filter, r.cursor, r.returned, r.gaps) for r in snapshot.groups
+        ),
         "delayed": [
             (r.number, r.due_ms, r.seconds, content_of_message(r.message))
             for r in sorted(snapshot.delayed, key=lambda r: r.number)
         ],
+        "losses": sorted(
+            (r.owner, r.messages, r.bytes, r.at_ms, r.reason) for r in snapshot.losses
+        ),
+        "time_marks": sorted((mark.lsn, mark.at_ms) for mark in snapshot.time_marks),
     }
 
 
@@ -205,6 +218,8 @@ class Model:
         self.retained: dict[str, RetainedRecord] = {}
         self.groups: dict[int, GroupRecord] = {}
         self.delayed: dict[int, DelayedRecord] = {}
+        self.losses: dict[int, LossRecord] = {}
+        self.time_marks: dict[int, TimeMark] = {}
         self.next_lsn = 1
         self.next_session = 1
         self.trimmed_below = 1
@@ -214,6 +229,7 @@ class Model:
             self.sessions.pop(number, None)
             self.states.pop(number, None)
             self.groups.pop(number, None)
+            self.losses.pop(number, None)
             for key in list(self.subscriptions):
                 if key[0] == number:
                     del self.subscriptions[key]
@@ -230,6 +246,8 @@ class Model:
             self.subscriptions[added.session, added.topic_filter, added.from_lsn] = added
         for moved in batch.states:
             self.states[moved.session] = moved
+        for lost in batch.losses:
+            self.losses[lost.owner] = lost
         for slot in batch.retained:
             self.retained.pop(slot.topic, None)
             if slot.message is not None:
@@ -238,6 +256,8 @@ class Model:
             self.delayed[later.number] = later
         for number in batch.delayed_removed:
             self.delayed.pop(number, None)
+        for mark in batch.time_marks:
+            self.time_marks[mark.lsn] = mark
         self.entries += batch.entries
         self.next_lsn += len(batch.entries)
 
@@ -251,6 +271,8 @@ class Model:
         snapshot.retained = list(self.retained.values())
         snapshot.groups = list(self.groups.values())
         snapshot.delayed = list(self.delayed.values())
+        snapshot.losses = list(self.losses.values())
+        snapshot.time_marks = list(self.time_marks.values())
         return snapshot
 
     def read(self, request: ReadRequest) -> list[LogEntry]:

@@ -20,10 +20,10 @@ COMMITTER: Final = f"""
 import sys
 from pathlib import Path
 from holdfast.message import Message
-from holdfast.store import sqlite
+from holdfast.store import sqlite, sqlite_upkeep
 from holdfast.store.records import Batch, LogEntry, RetainedRecord, StateRecord
 
-sqlite.CHECKPOINT_FRAMES = 40
+sqlite_upkeep.CHECKPOINT_FRAMES = 40
 store = sqlite.open_store(Path(sys.argv[1]))
 number = (store.load().next_lsn - 1) // {BATCH}
 print("ready", flush=True)

@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from holdfast.errors import StoreError
-from holdfast.store import sqlite
+from holdfast.store import sqlite_upkeep
 from holdfast.store.records import Batch, FilterSpan, ReadRequest, RetainedRecord, Snapshot
 from holdfast.store.sqlite import SqliteStore, open_store
 from tests.store.support import (
@@ -58,7 +58,7 @@ def fails_with(code: int, operation: str, file: str) -> Trouble:
 def test_all_is_flushed_when_commit_returns(
     store: SqliteStore, vfs: WatchedVfs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "CHECKPOINT_FRAMES", 30)
+    monkeypatch.setattr(sqlite_upkeep, "CHECKPOINT_FRAMES", 30)
     next_lsn = 1
     for step in range(60):
         vfs.operations.clear()
@@ -74,7 +74,7 @@ def test_all_is_flushed_when_commit_returns(
 def test_what_the_files_hold_when_commit_returns_is_enough(
     store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "CHECKPOINT_FRAMES", 30)
+    monkeypatch.setattr(sqlite_upkeep, "CHECKPOINT_FRAMES", 30)
     next_lsn = 1
     for step in range(12):
         store.commit(mixed_batch(next_lsn))
@@ -125,7 +125,7 @@ def test_after_a_failed_commit_there_is_no_other(
 def test_a_failed_checkpoint_ends_the_store_after_a_commit_that_counts(
     tmp_path: Path, vfs: WatchedVfs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "CHECKPOINT_FRAMES", 1)
+    monkeypatch.setattr(sqlite_upkeep, "CHECKPOINT_FRAMES", 1)
     store = open_store(tmp_path, vfs.name)
     vfs.trouble = fails_with(apsw.SQLITE_IOERR_FSYNC, "sync", "main")
     store.commit(mixed_batch(1))
@@ -158,7 +158,7 @@ def test_a_store_that_cannot_be_carried_over_at_the_end_keeps_all(
 def test_a_commit_that_breaks_off_anywhere_is_there_whole_or_not_at_all(
     tmp_path: Path, vfs: WatchedVfs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "CHECKPOINT_FRAMES", 20)
+    monkeypatch.setattr(sqlite_upkeep, "CHECKPOINT_FRAMES", 20)
     next_lsn = 1
     breaks_at = 0
     survived = 0

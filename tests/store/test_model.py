@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from holdfast.message import Message, Properties
-from holdfast.store import sqlite, sqlite_reader, sqlite_topics, topic_sets
+from holdfast.store import sqlite_reader, sqlite_topics, sqlite_upkeep, sqlite_writer, topic_sets
 from holdfast.store.interface import Store
 from holdfast.store.memory import MemoryStore
 from holdfast.store.records import (
@@ -282,10 +282,10 @@ def test_a_store_does_what_the_model_does(limits: str, monkeypatch: pytest.Monke
         monkeypatch.setattr(sqlite_topics, "SETS_BYTES_MAX", 3000)
         monkeypatch.setattr(sqlite_topics, "SET_FORGOTTEN_MAX", 3)
         monkeypatch.setattr(sqlite_topics, "NAMES_MAX", 2)
-        monkeypatch.setattr(sqlite, "TRIMMED_BLOCKS_MAX", 2)
-        monkeypatch.setattr(sqlite, "TRIMMED_BYTES_MAX", 20_000)
-        monkeypatch.setattr(sqlite, "TOPICS_CACHED_MAX", 2)
-        monkeypatch.setattr(sqlite, "CHECKPOINT_FRAMES", 20)
+        monkeypatch.setattr(sqlite_upkeep, "TRIMMED_BLOCKS_MAX", 2)
+        monkeypatch.setattr(sqlite_upkeep, "TRIMMED_BYTES_MAX", 20_000)
+        monkeypatch.setattr(sqlite_writer, "TOPICS_CACHED_MAX", 2)
+        monkeypatch.setattr(sqlite_upkeep, "CHECKPOINT_FRAMES", 20)
     run_state_machine_as_test(
         StoreMachine,
         settings=settings(

@@ -75,6 +75,8 @@ class TestLoad:
             "retained": [],
             "groups": [],
             "delayed": [],
+            "losses": [],
+            "time_marks": [],
         }
 
     def test_an_empty_batch_changes_nothing(self, store: Store) -> None:
@@ -98,10 +100,10 @@ class TestLoad:
             ((1, "007", 5, 1, 3600, 0), (content_of_message(will), 0, 0)),
             ((2, "\U0010ffff", 5, 1, 3600, 0), (None, 0, 0)),
         ]
-        assert before["states"] == [(1, 2**40, b"\x00\x01", b""), (2, 1, b"", b"\xff")]
+        assert before["states"] == [(1, 2**40, b"\x00\x01", b"", b""), (2, 1, b"", b"\xff", b"")]
         assert before["subscriptions"] == [(1, "a/+/#", 1, 0, 1, 0), (2, "1e5", 3, 9, 0xFF, 0)]
         assert before["retained"] == [("7", content_of_message(message("7", b"kept")))]
-        assert before["groups"] == [(3, "$share/g/007", 2**40, b"\x00\xff")]
+        assert before["groups"] == [(3, "$share/g/007", 2**40, b"\x00\xff", b"")]
         assert before["delayed"] == [
             (7, 2**42, 2**32, content_of_message(will)),
             (2**40, 0, 60, content_of_message(message("1e5", b"later"))),

@@ -6,21 +6,25 @@ from hypothesis import strategies as st
 
 from holdfast.errors import StoreCorrupt
 from holdfast.message import Message, Properties
-from holdfast.store import records
-from holdfast.store.records import (
-    OPEN,
-    Batch,
-    LogEntry,
-    RetainedRecord,
+from holdfast.store import blocks
+from holdfast.store.blocks import (
     decode_block,
     decode_block_part,
     decode_message,
     encode_block,
     encode_blocks,
     encode_message,
+    unknown_topics,
+)
+from holdfast.store.records import (
+    OPEN,
+    Batch,
+    LogEntry,
+    RetainedRecord,
+    pack_gaps,
     pack_in_flight,
     pack_lsns,
-    unknown_topics,
+    unpack_gaps,
     unpack_in_flight,
     unpack_lsns,
 )
@@ -153,6 +157,37 @@ def test_lsns_come_back(lsns: list[int]) -> None:
     assert unpack_lsns(pack_lsns(sorted(lsns))) == sorted(lsns)
 
 
+@given(st.lists(st.integers(1, 2**61 - 1), unique=True), st.booleans())
+@example([1, 2, 3, 4], True)
+@example([2**63 - 2, 2**63 - 1], False)
+def test_gaps_come_back(lsns: list[int], goes_on: bool) -> None:
+    bounds = sorted(lsns)
+    gaps = list(zip(bounds[::2], bounds[1::2], strict=False))
+    if goes_on and len(bounds) % 2:
+        gaps.append((bounds[-1], OPEN))
+    assert unpack_gaps(pack_gaps(gaps)) == gaps
+
+
+@pytest.mark.parametrize(
+    "gaps", [[(5, 5)], [(5, 4)], [(1, 3), (3, 4)], [(1, OPEN), (9, 10)], [(4, 5), (1, 2)]]
+)
+def test_gaps_that_touch_or_end_early_are_a_defect(gaps: list[tuple[int, int]]) -> None:
+    with pytest.raises(AssertionError):
+        pack_gaps(gaps)
+
+
+@given(st.binary(max_size=20))
+@example(pack_gaps([(1, OPEN)]) + b"\x01\x01")
+@example(pack_gaps([(1, 2)]) + b"\x00\x01")
+@example(b"\x01" + b"\xff" * 8 + b"\x7f")
+def test_damaged_gaps_are_told_or_are_gaps(data: bytes) -> None:
+    try:
+        gaps = unpack_gaps(data)
+    except StoreCorrupt:
+        return
+    assert unpack_gaps(pack_gaps(gaps)) == gaps
+
+
 @given(in_flights, groups, st.data())
 @example({65_535: 6, 1: 2**63 - 2, 2: 2, 3: 4}, {65_535: 2**61 - 1, 1: 1, 3: 1}, None)
 def test_the_groups_of_in_flight_entries_come_back(
@@ -220,11 +255,11 @@ def test_blocks_end_with_topic_target_count_and_size(monkeypatch: pytest.MonkeyP
         LogEntry(5, message("b", large), 7),
         LogEntry(6, message("b", large), 7),
         LogEntry(7, message("b", large * 9), 7),
-        *(LogEntry(lsn, message("b"), 7) for lsn in range(8, 8 + records.BLOCK_ENTRIES_MAX + 1)),
+        *(LogEntry(lsn, message("b"), 7) for lsn in range(8, 8 + blocks.BLOCK_ENTRIES_MAX + 1)),
     ]
-    last = 8 + records.BLOCK_ENTRIES_MAX
+    last = 8 + blocks.BLOCK_ENTRIES_MAX
     rows = encode_blocks(found, {"a": 11, "b": 12})
-    assert [tuple(rows[start : start + 4]) for start in range(0, len(rows), 5)] == [
+    assert [tuple(rows[start : start + 4]) for start in range(0, len(rows), 6)] == [
         (1, 2, 11, 0),
         (3, 3, 12, 0),
         (4, 5, 12, 7),

@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.errors import StoreCorrupt, StoreError, StoreTooNew
 from holdfast.message import Message, Properties
-from holdfast.store import schema, sqlite
+from holdfast.store import schema, sqlite_upkeep
 from holdfast.store.records import (
     OPEN,
     Batch,
@@ -122,7 +122,7 @@ class TestFile:
 
     def test_what_a_killed_broker_left_in_the_log_counts(self, tmp_path: Path) -> None:
         folder = tmp_path / "killed"
-        make_killed_store(folder, "UPDATE sessions SET client_id = 'changed'")
+        make_killed_store(folder, "UPDATE sessions SET client_id = 'changed', crc = 0")
         store = open_store(folder)
         assert [record.client_id for record in store.load().sessions] == ["changed"]
         store.close()
@@ -165,7 +165,7 @@ def _newer_in_the_log(folder: Path) -> None:
 
 
 def _newer_beside_an_older_log(folder: Path) -> None:
-    make_killed_store(folder, "UPDATE sessions SET client_id = 'changed'")
+    make_killed_store(folder, "UPDATE sessions SET client_id = 'changed', crc = 0")
     _patch(folder / NAME, 60, schema.FORMAT + 7)
 
 
@@ -175,12 +175,12 @@ def _impossible_format(folder: Path) -> None:
 
 
 def _log_without_a_store(folder: Path) -> None:
-    make_killed_store(folder, "UPDATE sessions SET client_id = 'changed'")
+    make_killed_store(folder, "UPDATE sessions SET client_id = 'changed', crc = 0")
     (folder / NAME).unlink()
 
 
 def _log_of_an_emptied_store(folder: Path) -> None:
-    make_killed_store(folder, "UPDATE sessions SET client_id = 'changed'")
+    make_killed_store(folder, "UPDATE sessions SET client_id = 'changed', crc = 0")
     (folder / NAME).write_bytes(b"")
 
 
@@ -194,9 +194,9 @@ class TestRefusal:
     @pytest.mark.parametrize(
         ("make", "kind", "said"),
         [
-            (_newer, StoreTooNew, "format is 3, this one knows up to 2"),
-            (_newer_in_the_log, StoreTooNew, "format is 3, this one knows up to 2"),
-            (_newer_beside_an_older_log, StoreTooNew, "format is 9"),
+            (_newer, StoreTooNew, "format is 4, this one knows up to 3"),
+            (_newer_in_the_log, StoreTooNew, "format is 4, this one knows up to 3"),
+            (_newer_beside_an_older_log, StoreTooNew, "format is 10"),
             (_text, StoreCorrupt, "not a SQLite database"),
             (_short, StoreCorrupt, "not a SQLite database"),
             (_foreign, StoreCorrupt, "expected application id 0x484F4C44, found 0x00000000"),
@@ -236,7 +236,7 @@ class TestRefusal:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         make_store(tmp_path)
-        monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 10)
+        monkeypatch.setattr(schema, "BUSY_TIMEOUT_MS", 10)
         store = open_store(tmp_path)
         other = apsw.Connection(str(tmp_path / NAME))
         other.execute("BEGIN IMMEDIATE")
@@ -263,12 +263,12 @@ class TestCost:
 
     def test_a_run_of_one_topic_is_one_row(self, store: SqliteStore) -> None:
         store.commit(batch_of(entries(1, ["a"] * 100)))
-        assert store._queries.number("SELECT count(*) FROM log") == 1
+        assert store._writing.queries.number("SELECT count(*) FROM log") == 1
         large = b"x" * 20_000
         store.commit(batch_of([LogEntry(101 + i, message("a", large)) for i in range(10)]))
-        assert store._queries.number("SELECT count(*) FROM log") == 1 + 10
+        assert store._writing.queries.number("SELECT count(*) FROM log") == 1 + 10
         store.commit(batch_of(entries(111, ["a"] * 256)))
-        assert store._queries.number("SELECT count(*) FROM log") == 1 + 10 + 2
+        assert store._writing.queries.number("SELECT count(*) FROM log") == 1 + 10 + 2
 
     @pytest.mark.parametrize(
         "wanted",
@@ -323,13 +323,13 @@ class TestGrowth:
         for step in range(40):
             store.commit(batch_of(entries(1 + step * 2000, [f"t/{n % 7}" for n in range(2000)])))
             sizes.append(log.stat().st_size)
-        assert max(sizes) < 2 * sqlite.CHECKPOINT_FRAMES * 4200
+        assert max(sizes) < 2 * sqlite_upkeep.CHECKPOINT_FRAMES * 4200
 
     def test_a_log_that_is_read_all_the_time_is_not_carried_over_with_each_commit(
         self, tmp_path: Path, vfs: WatchedVfs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sqlite, "CHECKPOINT_FRAMES", 300)
-        monkeypatch.setattr(sqlite, "RESTART_FRAMES", 900)
+        monkeypatch.setattr(sqlite_upkeep, "CHECKPOINT_FRAMES", 300)
+        monkeypatch.setattr(sqlite_upkeep, "RESTART_FRAMES", 900)
         store = open_store(tmp_path, vfs.name)
         reading = apsw.Connection(str(tmp_path / NAME), vfs=vfs.name)
         vfs.operations.clear()
@@ -340,17 +340,17 @@ class TestGrowth:
             reading.execute("BEGIN")
             reading.execute("SELECT max(lsn) FROM log").fetchall()
         frames = vfs.operations.count(("write", "log")) // 2
-        assert frames > 5 * sqlite.CHECKPOINT_FRAMES
+        assert frames > 5 * sqlite_upkeep.CHECKPOINT_FRAMES
         checkpoints = vfs.operations.count(("sync", "log")) - 40  # the commits
-        assert 1 <= checkpoints <= frames // sqlite.CHECKPOINT_FRAMES
+        assert 1 <= checkpoints <= frames // sqlite_upkeep.CHECKPOINT_FRAMES
         reading.close()
         store.close()
 
     def test_reads_without_a_pause_do_not_make_the_log_grow(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sqlite, "CHECKPOINT_FRAMES", 100)
-        monkeypatch.setattr(sqlite, "RESTART_FRAMES", 400)
+        monkeypatch.setattr(sqlite_upkeep, "CHECKPOINT_FRAMES", 100)
+        monkeypatch.setattr(sqlite_upkeep, "RESTART_FRAMES", 400)
         store = open_store(tmp_path)
         store.commit(batch_of(entries(1, ["a"])))
         is_over = threading.Event()
@@ -372,7 +372,7 @@ class TestGrowth:
 
     def test_long_names_are_not_kept_in_memory(self, store: SqliteStore) -> None:
         store.commit(batch_of(entries(1, ["short", "long" * 1000])))
-        assert list(store._topics) == ["short"]
+        assert list(store._writer.topics) == ["short"]
 
     def test_topics_without_messages_are_forgotten(self, store: SqliteStore) -> None:
         for step in range(20):
@@ -392,7 +392,7 @@ class TestGrowth:
             store.commit(batch)
         while store.trim(20 * 101):
             pass
-        names = store._queries.names("SELECT json_group_array(name) FROM topics")
+        names = store._writing.queries.names("SELECT json_group_array(name) FROM topics")
         assert set(names) == {"always", "later/19", "replaced/19", "slot/19"}
 
 
@@ -406,9 +406,10 @@ class TestMigration:
         assert will.properties is not None
         will.properties.user_properties = [("k", "1"), ("k", "2")]
         was = [*entries(1, ["a", "a", "b/c"]), *entries(4, ["b/c"], 2)]
+        gaps = group(8).gaps
         for step in range(3):
             store = open_store(tmp_path)
-            assert store._queries.number("PRAGMA user_version") == schema.FORMAT
+            assert store._writing.queries.number("PRAGMA user_version") == schema.FORMAT
             assert content_of_snapshot(store.load()) == {
                 "next_lsn": 5 + step,
                 "next_session": 3 if step == 0 else 9,
@@ -416,10 +417,15 @@ class TestMigration:
                     ((1, "007", 5, 1, 3600, 0), (content_of_message(will), 0, 0)),
                     ((2, "é", 5, 1, 3600, 0), (None, 0, 0)),
                 ],
-                "states": [(1, 2, bytes.fromhex("0900070e06"), b"\0\1"), (2, 1, b"", b"\xff")],
+                "states": [
+                    (1, 2, bytes.fromhex("0900070e06"), b"\0\1", b""),
+                    (2, 1, b"", b"\xff", b""),
+                ],
                 "subscriptions": [(1, "a/+/#", 1, 0, 1, 0), (2, "1e5", 3, 9, 255, 0)],
                 "retained": [("7", content_of_message(message("7", b"kept")))],
-                "groups": [(8, "$share/g/a", step, b"\xffreturned")] if step > 0 else [],
+                "groups": [(8, "$share/g/a", step, b"\xffreturned", gaps)] if step > 0 else [],
+                "losses": [],
+                "time_marks": [],
                 "delayed": [
                     (n, 60_000, 60, content_of_message(message("a", b"later")))
                     for n in range(1, 1 + step)
@@ -442,7 +448,7 @@ class TestMigration:
         schemas = "SELECT json_group_array(sql) FROM (SELECT sql FROM sqlite_schema ORDER BY name)"
         for name in ("old", "new"):
             store = open_store(tmp_path / name)
-            tables.append(store._queries.names(schemas))
+            tables.append(store._writing.queries.names(schemas))
             store.close()
         assert tables[0] == tables[1]
 
@@ -473,7 +479,7 @@ class TestMigration:
         make_store(tmp_path)
 
         def rename(connection: apsw.Connection) -> None:
-            connection.execute("UPDATE sessions SET client_id = 'migrated'")
+            connection.execute("UPDATE sessions SET client_id = 'migrated', crc = 0")
 
         monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, rename])
         monkeypatch.setattr(schema, "FORMAT", schema.FORMAT + 1)
@@ -496,9 +502,9 @@ def counted_steps(store: SqliteStore) -> Iterator[list[int]]:
         counts[0] += 1
 
     mask = apsw.SQLITE_TRACE_STMT | apsw.SQLITE_TRACE_ROW
-    store._connection.trace_v2(mask, count)
+    store._writing.connection.trace_v2(mask, count)
     yield counts
-    store._connection.trace_v2(0, None)
+    store._writing.connection.trace_v2(0, None)
 
 
 @contextmanager

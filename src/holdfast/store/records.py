@@ -7,30 +7,19 @@ from typing import Final, final
 
 from mypy_extensions import i64
 
-from holdfast.errors import ProtocolError, StoreCorrupt
-from holdfast.message import NEVER, Message, content_bytes
-from holdfast.protocol.properties import pack_properties, unpack_properties
+from holdfast.errors import StoreCorrupt
+from holdfast.message import Message
 from holdfast.protocol.wire import BYTES
 
-OPEN: Final = 0  # the value of ``until_lsn`` for a subscription that goes on
-
-# A block is read and decoded as a whole, so these bound what a read of one message may cost.
-BLOCK_ENTRIES_MAX: Final = 128
-# Of payload and properties; a single larger message has a block of its own.
-BLOCK_BYTES_MAX: Final = 32 * 1024
-
-# The first byte of a stored message: its QoS in the two low bits, and these.
-_RETAIN: Final = 0x04
-_HAS_PROPERTIES: Final = 0x08
-_HAS_EXPIRY: Final = 0x10
-_HAS_PUBLISHER: Final = 0x20  # another than that of the message before, or than ""
-_FLAGS_MASK: Final = 0x3F
+OPEN: Final = 0  # the value of ``until_lsn`` for a subscription, or a gap, that goes on
 
 # The first byte of a packed in-flight entry: its stage in the two low bits, and these.
 _HAS_GROUP: Final = 3  # in the place of the stage, which no entry has: both follow, as a number
 _IS_NEXT_ID: Final = 0x04  # the packet identifier is the one before plus 1
 _STEP_SHIFT: Final = 3  # above it 0 for lsn 0, the step from the last lsn, or _FAR_STEP
 _FAR_STEP: Final = 31  # the step follows, zigzag
+
+_LSN_MAX: Final = 2**63 - 1
 
 
 @final
@@ -85,14 +74,18 @@ class StateRecord:
     """What moves in a session: its cursor and the packet identifiers of both directions.
 
     Everything below ``cursor`` has been handed out. ``in_flight`` and ``received`` are packed by
-    ``pack_in_flight`` and ``Qos2Receiver.pack``; a store keeps them as they are.
+    ``pack_in_flight`` and ``Qos2Receiver.pack``, ``gaps`` holds the stretches of the log that the
+    session is not given, packed by ``pack_gaps``; a store keeps them as they are.
     """
 
-    def __init__(self, session: int, cursor: int, in_flight: bytes, received: bytes) -> None:
+    def __init__(
+        self, session: int, cursor: int, in_flight: bytes, received: bytes, gaps: bytes = b""
+    ) -> None:
         self.session = session
         self.cursor = cursor
         self.in_flight = in_flight
         self.received = received
+        self.gaps = gaps
 
 
 @final
@@ -137,14 +130,18 @@ class GroupRecord:
 
     ``topic_filter`` is the whole one of its members, ``$share/name/filter``. Everything below
     ``cursor`` has been handed to a member. ``returned`` holds the lsns that a member gave back
-    without having acknowledged them, packed by ``pack_lsns``; a store keeps it as it is.
+    without having acknowledged them, packed by ``pack_lsns``, ``gaps`` the stretches of the log
+    that no member is given, packed by ``pack_gaps``; a store keeps them as they are.
     """
 
-    def __init__(self, number: int, topic_filter: str, cursor: int, returned: bytes) -> None:
+    def __init__(
+        self, number: int, topic_filter: str, cursor: int, returned: bytes, gaps: bytes = b""
+    ) -> None:
         self.number = number
         self.topic_filter = topic_filter
         self.cursor = cursor
         self.returned = returned
+        self.gaps = gaps
 
 
 @final
@@ -163,12 +160,38 @@ class DelayedRecord:
 
 
 @final
+class LossRecord:
+    """What a session or group, by its number, has lost so far to a limit or to damage.
+
+    ``messages`` and ``bytes`` (payload and properties) count all losses, ``at_ms`` is the Unix time
+    of the last one and ``reason`` its cause, a number that the broker gives a meaning.
+    """
+
+    def __init__(self, owner: int, messages: int, bytes: int, at_ms: int, reason: int) -> None:
+        self.owner = owner
+        self.messages = messages
+        self.bytes = bytes
+        self.at_ms = at_ms
+        self.reason = reason
+
+
+@final
+class TimeMark:
+    """The entries of the log from ``lsn`` on came at ``at_ms`` (Unix time) or later."""
+
+    def __init__(self, lsn: int, at_ms: int) -> None:
+        self.lsn = lsn
+        self.at_ms = at_ms
+
+
+@final
 class Batch:
     """The records of one commit. Within each list the later record of a key replaces the earlier.
 
     Applied in this order: ``ended`` (everything of these session or group numbers goes),
     ``sessions``, ``groups``, ``subscriptions_removed`` (by key), ``subscriptions``, ``states``,
-    ``retained``, ``delayed``, ``delayed_removed`` (by number), ``entries``.
+    ``losses``, ``retained``, ``delayed``, ``delayed_removed`` (by number), ``time_marks``,
+    ``entries``.
     """
 
     def __init__(self) -> None:
@@ -182,6 +205,8 @@ class Batch:
         self.groups: list[GroupRecord] = []
         self.delayed: list[DelayedRecord] = []
         self.delayed_removed: list[int] = []
+        self.losses: list[LossRecord] = []
+        self.time_marks: list[TimeMark] = []
 
     @property
     def is_empty(self) -> bool:
@@ -196,6 +221,8 @@ class Batch:
             or self.groups
             or self.delayed
             or self.delayed_removed
+            or self.losses
+            or self.time_marks
         )
 
 
@@ -252,6 +279,68 @@ class LogSlice:
 
 
 @final
+class LogCount:
+    """How much a ``read`` would give below ``position``, from where the count goes on.
+
+    ``position`` is the request's ``end`` when all is counted. ``messages`` is exact; ``bytes`` is
+    what they take in the log, which is near their payload and properties: of a block that is
+    wanted in part only, its bytes count by the share of its messages.
+    """
+
+    def __init__(self, messages: int, bytes: int, position: int) -> None:
+        self.messages = messages
+        self.bytes = bytes
+        self.position = position
+
+
+@final
+class TopicCut:
+    """What of the log may go: in each span, from inclusive, until exclusive, one topic's messages.
+
+    With ``target`` 0 those of ``topic`` that are for all; else ``topic`` is "" and it is all that
+    is for this target alone.
+    """
+
+    def __init__(self, topic: str, target: int, spans: list[tuple[int, int]]) -> None:
+        self.topic = topic
+        self.target = target
+        self.spans = spans
+
+
+@final
+class Space:
+    """What a store takes, in memory or on disk.
+
+    ``log_messages`` and ``log_bytes`` count the log below ``next_lsn``; until ``is_counted`` they
+    lack what a census has still to find. ``first_lsn`` is that of the oldest entry, ``next_lsn``
+    if there is none. ``free_bytes`` is what inside the file is free to be used again, and
+    ``disk_free_bytes`` -1 where it is unknown.
+    """
+
+    def __init__(
+        self,
+        log_messages: int,
+        log_bytes: int,
+        is_counted: bool,
+        first_lsn: int,
+        next_lsn: int,
+        file_bytes: int = 0,
+        free_bytes: int = 0,
+        wal_bytes: int = 0,
+        disk_free_bytes: int = -1,
+    ) -> None:
+        self.log_messages = log_messages
+        self.log_bytes = log_bytes
+        self.is_counted = is_counted
+        self.first_lsn = first_lsn
+        self.next_lsn = next_lsn
+        self.file_bytes = file_bytes
+        self.free_bytes = free_bytes
+        self.wal_bytes = wal_bytes
+        self.disk_free_bytes = disk_free_bytes
+
+
+@final
 class Snapshot:
     """All that a broker needs to start: everything committed except the messages of the log."""
 
@@ -264,91 +353,8 @@ class Snapshot:
         self.retained: list[RetainedRecord] = []
         self.groups: list[GroupRecord] = []
         self.delayed: list[DelayedRecord] = []
-
-
-def encode_message(message: Message) -> bytes:
-    """A message without its topic, for ``decode_message``."""
-    parts: list[bytes] = []
-    _append_message(parts, message, "")
-    return b"".join(parts)
-
-
-def decode_message(topic: str, data: bytes) -> Message:
-    """The message that ``encode_message`` packed; raises StoreCorrupt if it is damaged."""
-    reader = _MessageReader(data)
-    message = reader.message(topic)
-    if not reader.is_at_end:
-        raise StoreCorrupt("a stored message is followed by bytes that do not belong to it")
-    return message
-
-
-def unknown_topics(batch: Batch, known: dict[str, int]) -> list[str]:
-    """The topics in a batch, except those of wills, that are not among the known, each once."""
-    unknown: dict[str, int] = {}
-    last = ""
-    for entry in batch.entries:
-        topic = entry.message.topic
-        if topic != last:
-            if topic not in known:
-                unknown[topic] = 0
-            last = topic
-    for record in batch.retained:
-        if record.topic not in known:
-            unknown[record.topic] = 0
-    for delayed in batch.delayed:
-        if delayed.message.topic not in known:
-            unknown[delayed.message.topic] = 0
-    return list(unknown)
-
-
-def encode_blocks(entries: list[LogEntry], topics: dict[str, int]) -> list[int | bytes]:
-    """The rows of the entries' blocks in one list: first lsn, last lsn, topic, target, data.
-
-    A block is a run of entries with one topic and one target. ``topics`` has each topic's number.
-    """
-    rows: list[int | bytes] = []
-    start = 0
-    stop = len(entries)
-    while start < stop:
-        end = _block_end(entries, start)
-        first = entries[start]
-        rows.append(first.lsn)
-        rows.append(entries[end - 1].lsn)
-        rows.append(topics[first.message.topic])
-        rows.append(first.target)
-        rows.append(encode_block(entries, start, end))
-        start = end
-    return rows
-
-
-def encode_block(entries: list[LogEntry], start: int, stop: int) -> bytes:
-    """The messages of ``entries[start:stop]`` without lsn, topic and target."""
-    parts: list[bytes] = []
-    publisher = ""
-    for index in range(start, stop):
-        publisher = _append_message(parts, entries[index].message, publisher)
-    return b"".join(parts)
-
-
-def decode_block(first_lsn: int, topic: str, target: int, data: bytes) -> list[LogEntry]:
-    """The entries that ``encode_block`` packed; raises StoreCorrupt if they are damaged."""
-    return decode_block_part(first_lsn, topic, target, data, 0, 0)
-
-
-def decode_block_part(
-    first_lsn: int, topic: str, target: int, data: bytes, from_lsn: int, until_lsn: int
-) -> list[LogEntry]:
-    """The entries of a block with ``from_lsn`` <= lsn < ``until_lsn``, which may be OPEN."""
-    entries: list[LogEntry] = []
-    reader = _MessageReader(data)
-    lsn = first_lsn
-    while not reader.is_at_end and (until_lsn == OPEN or lsn < until_lsn):
-        if lsn < from_lsn:
-            reader.skip()
-        else:
-            entries.append(LogEntry(lsn, reader.message(topic), target))
-        lsn += 1
-    return entries
+        self.losses: list[LossRecord] = []
+        self.time_marks: list[TimeMark] = []
 
 
 def pack_in_flight(in_flight: dict[int, int], groups: dict[int, int] | None = None) -> bytes:
@@ -385,9 +391,9 @@ def pack_in_flight(in_flight: dict[int, int], groups: dict[int, int] | None = No
             parts.append(BYTES[packet_id & 0xFF])
         last_id = packet_id
         if head >> _STEP_SHIFT == _FAR_STEP:
-            _append_varint(parts, -2 * step - 1 if step < 0 else 2 * step)
+            append_varint(parts, -2 * step - 1 if step < 0 else 2 * step)
         if group != 0:
-            _append_varint(parts, group)
+            append_varint(parts, group)
     return b"".join(parts)
 
 
@@ -397,7 +403,7 @@ def unpack_in_flight(data: bytes, groups: dict[int, int] | None = None) -> dict[
     The numbers of their groups go into ``groups``.
     """
     in_flight: dict[int, int] = {}
-    reader = _MessageReader(data)
+    reader = PackedReader(data)
     packet_id: i64 = 0
     last_lsn: i64 = 0
     while not reader.is_at_end:
@@ -440,27 +446,68 @@ def unpack_lsns(data: bytes) -> list[int]:
     return [value >> 2 for value in unpack_in_flight(data).values()]
 
 
-@final
-class _MessageReader:
+def pack_gaps(gaps: list[tuple[int, int]]) -> bytes:
+    """Stretches of the log, from inclusive, until exclusive, ascending and apart.
+
+    The last one may be OPEN.
+    """
+    parts: list[bytes] = []
+    end: i64 = 0
+    for gap in gaps:
+        low: i64 = gap[0]
+        high: i64 = gap[1]
+        assert low > end or not parts  # also after an OPEN one, since it sets the end so high
+        append_varint(parts, low - end)
+        if high == OPEN:
+            append_varint(parts, 0)
+            end = _LSN_MAX
+        else:
+            assert high > low
+            append_varint(parts, high - low)
+            end = high
+    return b"".join(parts)
+
+
+def unpack_gaps(data: bytes) -> list[tuple[int, int]]:
+    """What ``pack_gaps`` packed; raises StoreCorrupt if it is damaged."""
+    gaps: list[tuple[int, int]] = []
+    reader = PackedReader(data)
+    end: i64 = 0
+    while not reader.is_at_end:
+        step: i64 = reader.varint()
+        size: i64 = reader.varint()
+        if step > _LSN_MAX - end or size > _LSN_MAX - end - step or (step == 0 and gaps):
+            raise StoreCorrupt("a stored gap lies beyond the log or touches the one before")
+        low: i64 = end + step
+        if size == 0:
+            if not reader.is_at_end:
+                raise StoreCorrupt("a stored gap that goes on is followed by another")
+            gaps.append((low, OPEN))
+            break
+        end = low + size
+        gaps.append((low, end))
+    return gaps
+
+
+class PackedReader:
     """Reads what this module packed; running out of bytes means that the store is damaged."""
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._position: i64 = 0
-        self._end: i64 = len(data)
-        self._publisher = ""
+        self.data = data
+        self.position: i64 = 0
+        self.end: i64 = len(data)
 
     @property
     def is_at_end(self) -> bool:
-        return self._position >= self._end
+        return self.position >= self.end
 
     def byte(self) -> i64:
         """The next byte."""
-        position = self._position
-        if position >= self._end:
+        position = self.position
+        if position >= self.end:
             raise _cut_short()
-        self._position = position + 1
-        return self._data[position]
+        self.position = position + 1
+        return self.data[position]
 
     def varint(self) -> i64:
         """The next number of up to 63 bits, seven in each byte, the lowest first."""
@@ -477,123 +524,23 @@ class _MessageReader:
             shift += 7
         raise StoreCorrupt("a stored number has more than 63 bits")
 
-    def message(self, topic: str) -> Message:
-        """The next message."""
-        flags: i64 = self._head()
-        expires_at_ms: i64 = self.varint() if flags & _HAS_EXPIRY else NEVER
-        packed = self._take() if flags & _HAS_PROPERTIES else b""
-        payload = self._take()
-        try:
-            properties = unpack_properties(packed)
-        except ProtocolError as error:
-            raise StoreCorrupt(f"stored properties are damaged: {error.detail}") from None
-        message = Message(
-            topic,
-            payload,
-            flags & 3,
-            flags & _RETAIN != 0,
-            properties,
-            expires_at_ms,
-            self._publisher,
-        )
-        if properties is not None:
-            message.packed_properties = packed
-        return message
-
-    def skip(self) -> None:
-        """Pass over the next message."""
-        flags: i64 = self._head()
-        if flags & _HAS_EXPIRY:
-            self.varint()
-        if flags & _HAS_PROPERTIES:
-            self._skip_bytes()
-        self._skip_bytes()
-
-    def _head(self) -> i64:
-        """Read flags and publisher."""
-        flags: i64 = self.byte()
-        if flags & ~_FLAGS_MASK != 0 or flags & 3 == 3:
-            raise StoreCorrupt(f"a stored message begins with 0x{flags:02X}, which none does")
-        if flags & _HAS_PUBLISHER:
-            start: i64 = self._skip_bytes()
-            try:
-                self._publisher = self._data[start : self._position].decode()
-            except UnicodeDecodeError:
-                raise StoreCorrupt("a stored client identifier is not UTF-8") from None
-        return flags
-
-    def _take(self) -> bytes:
-        start: i64 = self._skip_bytes()
-        return self._data[start : self._position]
-
-    def _skip_bytes(self) -> i64:
+    def skip_bytes(self) -> i64:
         """Pass over bytes preceded by their length, and return where they begin."""
         size: i64 = self.varint()
-        start = self._position
-        if size > self._end - start:
+        start = self.position
+        if size > self.end - start:
             raise _cut_short()
-        self._position = start + size
+        self.position = start + size
         return start
 
 
-def _append_message(parts: list[bytes], message: Message, publisher_before: str) -> str:
-    """Append a message to what is being packed, and return its publisher."""
-    flags: i64 = message.qos
-    if message.retain:
-        flags |= _RETAIN
-    properties = message.properties
-    if properties is not None:
-        flags |= _HAS_PROPERTIES
-    expires_at_ms: i64 = message.expires_at_ms
-    if expires_at_ms != NEVER:
-        flags |= _HAS_EXPIRY
-    publisher = message.publisher
-    if publisher != publisher_before:
-        name = publisher.encode()
-        parts.append(BYTES[flags | _HAS_PUBLISHER])
-        _append_varint(parts, len(name))
-        parts.append(name)
-    else:
-        parts.append(BYTES[flags])
-    if expires_at_ms != NEVER:
-        _append_varint(parts, expires_at_ms)
-    if properties is not None:
-        known = message.packed_properties
-        packed = known if known is not None else pack_properties(properties)
-        _append_varint(parts, len(packed))
-        parts.append(packed)
-    payload = message.payload
-    _append_varint(parts, len(payload))
-    parts.append(payload)
-    return publisher
-
-
-def _append_varint(parts: list[bytes], value: i64) -> None:
+def append_varint(parts: list[bytes], value: i64) -> None:
+    """Append what ``PackedReader.varint`` reads."""
     assert value >= 0
     while value >= 0x80:
         parts.append(BYTES[(value & 0x7F) | 0x80])
         value >>= 7
     parts.append(BYTES[value])
-
-
-def _block_end(entries: list[LogEntry], start: int) -> int:
-    """The index behind the block that begins at ``start``."""
-    first = entries[start]
-    topic = first.message.topic
-    target = first.target
-    size = content_bytes(first.message)
-    lsn = first.lsn
-    end = start + 1
-    stop = min(len(entries), start + BLOCK_ENTRIES_MAX)
-    while end < stop:
-        entry = entries[end]
-        lsn += 1
-        assert entry.lsn == lsn
-        size += content_bytes(entry.message)
-        if entry.message.topic != topic or entry.target != target or size > BLOCK_BYTES_MAX:
-            break
-        end += 1
-    return end
 
 
 def _cut_short() -> StoreCorrupt:

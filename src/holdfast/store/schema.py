@@ -14,7 +14,7 @@ import apsw
 from holdfast.errors import StoreCorrupt, StoreError, StoreTooNew
 
 APPLICATION_ID: Final = 0x484F4C44  # "HOLD"; tells our files from other SQLite files
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 BUSY_TIMEOUT_MS: Final = 5_000  # how long to wait for another program that looks into the file
 
@@ -100,11 +100,50 @@ CREATE TABLE delayed (
 CREATE INDEX delayed_topic ON delayed (topic); -- to see that a topic is unused
 """
 
+# A row's checksum, as ``checksums`` defines it; 0 in a row that an older format wrote.
+_CHECKED: Final = (
+    "meta",
+    "topics",
+    "log",
+    "sessions",
+    "states",
+    "subscriptions",
+    "retained",
+    "shared_groups",
+    "delayed",
+)
+_ADD_CHECKSUMS_GAPS_LOSSES: Final = "\n".join(
+    [
+        "ALTER TABLE states ADD COLUMN gaps BLOB NOT NULL DEFAULT x'';",
+        "ALTER TABLE shared_groups ADD COLUMN gaps BLOB NOT NULL DEFAULT x'';",
+        *(f"ALTER TABLE {table} ADD COLUMN crc INTEGER NOT NULL DEFAULT 0;" for table in _CHECKED),
+        """
+-- What a session or group has lost.
+CREATE TABLE losses (
+    owner INTEGER PRIMARY KEY,
+    messages INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    reason INTEGER NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT;
+
+-- Entries of the log from this lsn on came at this time or later.
+CREATE TABLE time_marks (
+    lsn INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT;
+""",
+    ]
+)
+
 # The step at index n brings a store from format n to n + 1; format 0 is an empty file. Steps that
 # were once released are never changed: there are stores that need them.
 MIGRATIONS: Final[list[Callable[[apsw.Connection], None]]] = [
     lambda connection: _run(connection, _CREATE),
     lambda connection: _run(connection, _ADD_GROUPS_AND_DELAYED),
+    lambda connection: _run(connection, _ADD_CHECKSUMS_GAPS_LOSSES),
 ]
 assert len(MIGRATIONS) == FORMAT
 

@@ -9,10 +9,13 @@ from typing import Final, final
 import apsw
 
 from holdfast.errors import StoreCorrupt
+from holdfast.store.blocks import decode_block_part
+from holdfast.store.checksums import UNCHECKED, block_checksum
 from holdfast.store.queries import Queries, as_json
-from holdfast.store.records import LogEntry, LogSlice, ReadRequest, decode_block_part
+from holdfast.store.records import LogCount, LogEntry, LogSlice, ReadRequest
 from holdfast.store.schema import store_error
 from holdfast.store.spans import Interval, SliceBuilder, clipped, merged
+from holdfast.store.sqlite_rows import damaged
 from holdfast.store.sqlite_topics import SqliteTopics
 from holdfast.store.topic_sets import LISTED_TOPICS_MAX, TopicSet, is_exact, mark
 
@@ -26,15 +29,16 @@ SCAN_YIELD: Final = 4  # it is enough if it brings a fourth of what was asked fo
 # A scan that found nothing asks each matching topic for its next message, if that is likely to
 # cost less than scanning on: one topic costs about as much as so many blocks.
 SKIP_BLOCKS_PER_TOPIC: Final = 8
+TOPICS_PER_STEP: Final = 4096  # whose messages are looked for in one statement
 SKIP_TOPICS_MAX: Final = 100_000  # beyond, it scans on: this many take about 0.1 s
 
-_BLOCK: Final = "json_group_array(json_array(lsn, last_lsn, topic, target, size))"
+_BLOCK: Final = "json_group_array(json_array(lsn, last_lsn, topic, target, size, crc))"
 
 # A merge by lsn of the topics' own runs. The queue of the recursion is ordered by lsn, and to take
 # a block from it puts the next one of the same run in.
 _MERGE: Final = f"""
-WITH RECURSIVE merged (lsn, last_lsn, topic, target, size, high) AS (
-    SELECT log.lsn, last_lsn, topic, target, length(data), run.value ->> 2
+WITH RECURSIVE merged (lsn, last_lsn, topic, target, size, crc, high) AS (
+    SELECT log.lsn, last_lsn, topic, target, length(data), crc, run.value ->> 2
     FROM json_each(?1) AS run CROSS JOIN log ON log.lsn = (
         SELECT lsn FROM log AS next
         WHERE next.target = 0 AND next.topic = run.value ->> 0
@@ -42,7 +46,8 @@ WITH RECURSIVE merged (lsn, last_lsn, topic, target, size, high) AS (
         ORDER BY next.lsn LIMIT 1
     )
     UNION ALL
-    SELECT log.lsn, log.last_lsn, log.topic, log.target, length(log.data), merged.high
+    SELECT log.lsn, log.last_lsn, log.topic, log.target, length(log.data), log.crc,
+    merged.high
     FROM merged CROSS JOIN log ON log.lsn = (
         SELECT lsn FROM log AS next
         WHERE next.target = 0 AND next.topic = merged.topic
@@ -55,7 +60,7 @@ SELECT {_BLOCK} FROM merged
 """
 _TARGET: Final = f"""
 SELECT {_BLOCK} FROM (
-    SELECT lsn, last_lsn, topic, target, length(data) AS size FROM log
+    SELECT lsn, last_lsn, topic, target, length(data) AS size, crc FROM log
     WHERE target <> 0 AND target = ?1 AND lsn >= ifnull((
         SELECT iif(last_lsn >= ?2, lsn, NULL) FROM log WHERE lsn <= ?2 ORDER BY lsn DESC LIMIT 1
     ), ?2) AND lsn < ?3 ORDER BY lsn LIMIT ?4
@@ -63,7 +68,7 @@ SELECT {_BLOCK} FROM (
 """
 _SCAN: Final = f"""
 SELECT {_BLOCK} FROM (
-    SELECT lsn, last_lsn, topic, target, length(data) AS size FROM log
+    SELECT lsn, last_lsn, topic, target, length(data) AS size, crc FROM log
     WHERE lsn >= ?1 AND lsn < ?2 AND target = 0 AND substr(?3, topic + 1, 1) = x'01'
     ORDER BY lsn LIMIT ?4
 )
@@ -85,11 +90,37 @@ SELECT json_group_array(ifnull((
 """
 _FETCH: Final = f"""
 SELECT {_BLOCK} FROM (
-    SELECT DISTINCT log.lsn, last_lsn, topic, target, length(data) AS size
+    SELECT DISTINCT log.lsn, last_lsn, topic, target, length(data) AS size, crc
     FROM json_each(?1) AS asked CROSS JOIN log ON log.lsn = (
         SELECT lsn FROM log AS holding
         WHERE holding.lsn <= asked.value ORDER BY holding.lsn DESC LIMIT 1
     ) WHERE last_lsn >= asked.value
+)
+"""
+_LOG_TOPICS: Final = """
+SELECT json_group_array(json_array(
+    EXISTS (SELECT 1 FROM log WHERE target = 0 AND topic = number), name
+)) FROM (SELECT number, name FROM topics WHERE name > ?1 ORDER BY name LIMIT ?2)
+"""
+_TARGETS: Final = """
+WITH RECURSIVE found (target) AS (
+    SELECT (SELECT min(target) FROM log WHERE target <> 0 AND target > ?1)
+    UNION ALL
+    SELECT (SELECT min(log.target) FROM log WHERE log.target <> 0 AND log.target > found.target)
+    FROM found WHERE found.target IS NOT NULL LIMIT ?2
+)
+SELECT json_group_array(target) FROM found WHERE target IS NOT NULL
+"""
+_OLDEST: Final = """
+SELECT json_group_array(json_array(last_lsn + 1, last_lsn + 1 - lsn, size)) FROM (
+    SELECT lsn, last_lsn, length(data) AS size FROM log
+    WHERE lsn >= ?1 ORDER BY lsn LIMIT ?2
+)
+"""
+_NEXT_LSN: Final = """
+SELECT max(
+    (SELECT value FROM meta WHERE name = 'next_lsn'),
+    ifnull((SELECT last_lsn + 1 FROM log ORDER BY lsn DESC LIMIT 1), 1)
 )
 """
 # Joined as text, since SQLite joins nothing else; it does not look into it.
@@ -106,7 +137,7 @@ class _Block:
     """A row of the log, without its data."""
 
     def __init__(self, row: list[int]) -> None:
-        self.lsn, self.last_lsn, self.topic, self.target, self.size = row
+        self.lsn, self.last_lsn, self.topic, self.target, self.size, self.crc = row
 
 
 @final
@@ -151,6 +182,46 @@ class SqliteReader:
                         found[entry.lsn] = entry
         return [found[lsn] for lsn in lsns if lsn in found]
 
+    def count(self, request: ReadRequest) -> LogCount:
+        """See ``Store.count``."""
+        assert request.position <= request.end
+        with self._snapshot():
+            return _Read(self._queries, self._topics, request).count()
+
+    def log_topics(self, after: str, limit: int) -> list[str]:
+        """See ``Store.log_topics``."""
+        found: list[str] = []
+        while len(found) < limit:
+            with self._snapshot():
+                names = self._queries.numbered_names(_LOG_TOPICS, after, TOPICS_PER_STEP)
+            found += [name for has_entries, name in names if has_entries]
+            if len(names) < TOPICS_PER_STEP:
+                break
+            after = names[-1][1]
+        return found[:limit]
+
+    def targets(self, after: int, limit: int) -> list[int]:
+        """See ``Store.targets``."""
+        with self._snapshot():
+            return self._queries.numbers(_TARGETS, after, limit)
+
+    def oldest(self, messages: int, bytes: int) -> int:
+        """See ``Store.oldest``: the end of a block."""
+        assert messages > 0 or bytes > 0
+        position = 0
+        count = 0
+        size = 0
+        while True:
+            with self._snapshot():
+                blocks = self._queries.rows(_OLDEST, position, SCANNED_BLOCKS_MAX)
+                for position, entries, block_bytes in blocks:
+                    count += entries
+                    size += block_bytes
+                    if 0 < messages <= count or 0 < bytes <= size:
+                        return position
+                if len(blocks) < SCANNED_BLOCKS_MAX:
+                    return self._queries.number(_NEXT_LSN)
+
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
         """One state of the store for all statements within."""
@@ -184,9 +255,31 @@ class _Read:
         self._blocks_max = request.messages_max + 1
 
     def run(self) -> LogSlice:
+        """The messages."""
+        blocks, reach = self._find_blocks()
+        self._take(blocks)
+        return self._slice.finish(reach)
+
+    def count(self) -> LogCount:
+        """How many messages, with so many bytes."""
+        request = self._request
+        blocks, reach = self._find_blocks()
+        messages = 0
+        size = 0
+        for block in blocks:
+            if size > request.bytes_max:
+                reach = block.lsn
+                break
+            wanted = sum(high - low for low, high in self._parts_of(block, reach))
+            messages += wanted
+            size += block.size * wanted // (block.last_lsn + 1 - block.lsn)
+        return LogCount(messages, size, reach)
+
+    def _find_blocks(self) -> tuple[list[_Block], int]:
+        """The first blocks that match, and up to where these are all."""
         request = self._request
         if request.position == request.end:
-            return self._slice.finish(request.end)
+            return [], request.end
         self._find_topics()
         shared, reach = self._shared_blocks()
         own = self._queries.rows(
@@ -195,8 +288,7 @@ class _Read:
         blocks = _blocks(shared + own)[: self._blocks_max]
         if len(blocks) == self._blocks_max:
             reach = min(reach, blocks[-1].last_lsn + 1)
-        self._take(blocks)
-        return self._slice.finish(reach)
+        return blocks, reach
 
     def _find_topics(self) -> None:
         """Resolve the filters of all spans that lie in what is asked for."""
@@ -306,15 +398,23 @@ class _Read:
 
     def _matching_entries(self, block: _Block, topic: str, data: bytes) -> list[LogEntry]:
         """What matches in a block, at most one more than the slice takes."""
-        request = self._request
         entries: list[LogEntry] = []
+        for low, high in self._parts_of(block, self._request.end):
+            high = min(high, low + self._slice.messages_left + 1)
+            entries += decode_block_part(block.lsn, topic, block.target, data, low, high)
+        return entries
+
+    def _parts_of(self, block: _Block, reach: int) -> list[Interval]:
+        """The stretches of a block that are asked for, below ``reach``."""
+        request = self._request
         own = [(request.position, request.end)]
+        parts: list[Interval] = []
         for low, high in self._of(block.topic) if block.target == 0 else own:
             low = max(low, block.lsn)
-            high = min(high, low + self._slice.messages_left + 1)
-            if low < high and low <= block.last_lsn:
-                entries += decode_block_part(block.lsn, topic, block.target, data, low, high)
-        return entries
+            high = min(high, block.last_lsn + 1, reach)
+            if low < high:
+                parts.append((low, high))
+        return parts
 
     def _of(self, topic: int) -> list[Interval]:
         """The stretches of the log that the spans cover for this topic."""
@@ -353,7 +453,11 @@ def _take_contents(
     found: list[tuple[_Block, str, bytes]] = []
     start = 0
     for block in taken:
-        found.append((block, names[block.topic], data[start : start + block.size]))
+        content = data[start : start + block.size]
+        checksum = block_checksum(block.lsn, block.last_lsn, block.topic, block.target, content)
+        if block.crc not in (UNCHECKED, checksum):
+            raise damaged("log", block.lsn, block.crc, checksum)
+        found.append((block, names[block.topic], content))
         start += block.size
     assert start == len(data)
     return found
