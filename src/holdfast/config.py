@@ -23,6 +23,8 @@ __all__ = [
     "ENVIRONMENT_PREFIX",
     "ListenAddress",
     "LogLevel",
+    "LogPolicy",
+    "QueuePolicy",
     "ServerRedirect",
     "Settings",
     "SharedStrategy",
@@ -42,6 +44,8 @@ _NOT_SETTINGS: Final = frozenset({"HOLDFAST_CONFIG", "HOLDFAST_EXPECT", "HOLDFAS
 LogLevel = Literal["debug", "info", "warning", "error"]
 StoreKind = Literal["sqlite", "memory"]
 ServerRedirect = Literal["none", "use_another_server", "server_moved"]
+QueuePolicy = Literal["refuse", "drop_oldest", "drop_newest", "end_session"]
+LogPolicy = Literal["refuse", "drop_oldest"]
 SharedStrategy = Literal["round_robin", "least_in_flight", "sticky", "hash_client", "hash_topic"]
 
 
@@ -187,6 +191,88 @@ class Settings(BaseModel):
         le=0xFFFF_FFFF,
         description="Seconds that a session is kept at most after its connection ended. "
         "4294967295: for ever.",
+    )
+    session_expiry_default_s: int = Field(
+        default=7_776_000,
+        ge=0,
+        le=0xFFFF_FFFF,
+        description="Seconds that a session of MQTT 3.1.1 and 3.1 with Clean Session 0 is kept, "
+        "which cannot say for how long: 90 days. 4294967295: for ever.",
+    )
+    sessions_max: int = Field(
+        default=1_000_000,
+        ge=0,
+        le=100_000_000,
+        description="Sessions, online and absent; a CONNECT for one more is refused. 0: no limit.",
+    )
+    subscriptions_max: int = Field(
+        default=10_000,
+        ge=0,
+        le=10_000_000,
+        description="Subscriptions of one session; further ones are refused. 0: no limit.",
+    )
+    queued_messages_max: int = Field(
+        default=1_000_000,
+        ge=0,
+        le=1_000_000_000_000,
+        description="QoS 1 and 2 messages that may wait for one session or shared group, absent or "
+        "slow; then `queue_policy` holds. 0: no limit.",
+    )
+    queued_bytes_max: int = Field(
+        default=1_073_741_824,
+        ge=0,
+        le=1_000_000_000_000_000,
+        description="Bytes of these, payloads and properties. 0: no limit.",
+    )
+    queue_policy: QueuePolicy = Field(
+        default="refuse",
+        description="At these limits: refuse (the publisher is told 0x97 in 5.0 and disconnected "
+        "before; nothing acknowledged is lost), drop_oldest, drop_newest (both for this session "
+        "alone) or end_session (a shared group is emptied).",
+    )
+    log_messages_max: int = Field(
+        default=100_000_000,
+        ge=0,
+        le=1_000_000_000_000,
+        description="QoS 1 and 2 messages in the store, each once for all sessions; then "
+        "`log_policy` holds. 0: no limit.",
+    )
+    log_bytes_max: int = Field(
+        default=68_719_476_736,
+        ge=0,
+        le=1_000_000_000_000_000,
+        description="Bytes of these, payloads and properties. 0: no limit.",
+    )
+    log_policy: LogPolicy = Field(
+        default="refuse",
+        description="At these limits: refuse, or drop_oldest, for every session that has not been "
+        "given them.",
+    )
+    log_age_max_s: int = Field(
+        default=0,
+        ge=0,
+        le=0xFFFF_FFFF,
+        description="Seconds that a message waits in the store at most, then it is dropped for "
+        "every session that has not been given it. 0: no limit.",
+    )
+    disk_free_min_bytes: int = Field(
+        default=67_108_864,
+        ge=0,
+        le=1_000_000_000_000,
+        description="Bytes of the disk that are kept free: with less, messages that have to be "
+        "stored are refused.",
+    )
+    retained_messages_max: int = Field(
+        default=1_000_000,
+        ge=0,
+        le=100_000_000,
+        description="Retained messages; further topics are refused. 0: no limit.",
+    )
+    retained_bytes_max: int = Field(
+        default=1_073_741_824,
+        ge=0,
+        le=1_000_000_000_000,
+        description="Bytes of their payloads, which are kept in memory as well. 0: no limit.",
     )
     receive_maximum: int = Field(
         default=1024,

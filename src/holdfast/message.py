@@ -81,6 +81,17 @@ def is_expired(message: Message, now_ms: int) -> bool:
     return message.expires_at_ms != NEVER and message.expires_at_ms <= now_ms
 
 
+def is_format_broken(properties: Properties | None, payload: bytes) -> bool:
+    """Whether a payload is said to be UTF-8 and is not. Source: MQTT 5.0 §3.3.2.3.2."""
+    if properties is None or properties.payload_format_indicator != 1:
+        return False
+    try:
+        payload.decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
 def message_bytes(message: Message) -> int:
     """How many bytes a message holds, roughly, for the bounds on memory."""
     return len(message.topic) + len(message.publisher) + content_bytes(message)

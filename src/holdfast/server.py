@@ -15,7 +15,7 @@ import uvloop
 
 from holdfast import __version__
 from holdfast.broker.broker import Broker
-from holdfast.broker.limits import Limits
+from holdfast.broker.limits import LOG_POLICIES, QUEUE_POLICIES, Limits
 from holdfast.broker.shared_group import SHARED_STRATEGIES
 from holdfast.config import ListenAddress, ServerRedirect, Settings
 from holdfast.errors import StoreError
@@ -148,6 +148,19 @@ def _limits(settings: Settings) -> Limits:
         check_payload_format=settings.check_payload_format,
         response_information=settings.response_information,
         server_reference=settings.server_reference,
+        session_expiry_default_s=settings.session_expiry_default_s,
+        sessions_max=settings.sessions_max,
+        subscriptions_max=settings.subscriptions_max,
+        queued_messages_max=settings.queued_messages_max,
+        queued_bytes_max=settings.queued_bytes_max,
+        queue_policy=QUEUE_POLICIES.index(settings.queue_policy),
+        log_messages_max=settings.log_messages_max,
+        log_bytes_max=settings.log_bytes_max,
+        log_policy=LOG_POLICIES.index(settings.log_policy),
+        log_age_max_s=settings.log_age_max_s,
+        disk_free_min_bytes=settings.disk_free_min_bytes,
+        retained_messages_max=settings.retained_messages_max,
+        retained_bytes_max=settings.retained_bytes_max,
         redirect_code=_REDIRECT_CODES[settings.server_redirect],
     )
 

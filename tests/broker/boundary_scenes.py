@@ -62,8 +62,8 @@ class Scene:
         if isinstance(cell.stage, Incoming):
             observer.subscribe("t", 2)
         observer.cut()
-        # For the sessions from here on: 3.1.1 has no other way to a finite expiry.
-        self.world.limits.session_expiry_max_s = EXPIRY_S
+        # 3.1.1 has no other way to a finite expiry.
+        self.world.limits.session_expiry_default_s = EXPIRY_S
         self._publisher = self.world.transient("p")
         self._last_id = 0
         self.client = self._publisher  # until the one under test comes
@@ -77,7 +77,7 @@ class Scene:
             if version == 5:
                 properties.will_delay_interval = WILL_DELAY_S
             will = Will("w", b"gone", 1, properties=properties if version == 5 else None)
-        return self.world.connect("c", version=version, clean=clean, will=will)
+        return self.world.connect("c", version=version, clean=clean, expiry_s=EXPIRY_S, will=will)
 
     def come(self, *, has_will: bool = True) -> None:
         """Connect, or come back, on the way to the stage."""

@@ -1,6 +1,7 @@
 """What groups that are behind ask of the store is bounded, however many one client is in."""
 
 from holdfast.broker.groups import GROUP_READS_MAX
+from holdfast.broker.shared_group import Group
 from holdfast.protocol.packets import Puback, Subscribe, SubscriptionRequest
 from tests.broker.world import Client, World
 
@@ -26,7 +27,7 @@ def behind(world: World, receive_maximum: int) -> Client:
 
 
 def reads_of_groups(world: World) -> int:
-    return sum(wanted.session is None for wanted in world.disk.reads)
+    return sum(isinstance(wanted.reader, Group) for wanted in world.disk.reads)
 
 
 def test_so_many_groups_read_at_a_time() -> None:

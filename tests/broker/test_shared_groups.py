@@ -4,6 +4,7 @@ import pytest
 
 from holdfast.broker.groups import Groups
 from holdfast.broker.limits import FEED_ENTRIES_MAX, Limits
+from holdfast.broker.session import Session
 from holdfast.broker.shared_group import (
     HASH_CLIENT,
     HASH_TOPIC,
@@ -646,7 +647,9 @@ def test_a_read_for_a_queue_that_was_given_up_brings_nothing_to_the_next_one() -
     client = world.hello("a", receive_maximum=2)
     client.subscribe(SHARED, 0)  # nobody wants a queue any longer
     client.subscribe(SHARED, 1)
-    of_group, of_session = sorted(world.disk.reads, key=lambda wanted: wanted.session is not None)
+    of_group, of_session = sorted(
+        world.disk.reads, key=lambda wanted: isinstance(wanted.reader, Session)
+    )
     world.disk.reads = []
     world.answer(of_session)
     world.run()

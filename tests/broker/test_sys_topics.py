@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.broker.limits import LATENCIES_MAX, LOG_MARKS_MAX, Limits
-from holdfast.broker.sys_topics import LOAD_MINUTES, Latencies, Load, LogMarks
+from holdfast.broker.limits import LATENCIES_MAX, Limits
+from holdfast.broker.sys_topics import LOAD_MINUTES, Latencies, Load
 from holdfast.protocol.packets import Pingreq
 from tests.broker.world import Client, World
 
@@ -250,17 +250,17 @@ def test_the_log_holds_what_a_session_still_needs() -> None:
     assert values["store/messages/count"] == "1"
 
 
-def test_after_a_restart_the_old_entries_count_without_their_bytes() -> None:
+def test_after_a_restart_the_old_entries_count_as_well() -> None:
     world = new_world()
     world.session("absent", "a", 1)
     for _ in range(3):
         world.transient("p").publish("a", "12345", 1, 7)
     world.crash()
     world.restart()
-    assert (read(world)["store/log/messages"], read(world)["store/log/bytes"]) == ("3", "0")
+    assert (read(world)["store/log/messages"], read(world)["store/log/bytes"]) == ("3", "15")
     world.transient("p").publish("a", "12", 1, 7)
     next_interval(world)
-    assert (read(world)["store/log/messages"], read(world)["store/log/bytes"]) == ("4", "2")
+    assert (read(world)["store/log/messages"], read(world)["store/log/bytes"]) == ("4", "17")
 
 
 def test_commits_are_counted_and_timed_by_the_interval() -> None:
@@ -461,7 +461,7 @@ def test_an_absent_session_that_wants_nothing_else_keeps_no_log() -> None:
     assert [p.payload for p in back.publishes()] == [b"new"]
 
 
-# --- loads, the log, latencies
+# --- loads, latencies
 
 
 @SETTINGS
@@ -500,60 +500,6 @@ def test_loads_settle_at_the_rate_and_fade_when_it_ends() -> None:
             shown = read(world)[f"load/publish/received/{minutes}min"]
             assert shown == f"{expected[minutes]:.2f}"
     assert expected[1] < 0.2 < 4 < expected[15]
-
-
-def test_the_log_is_measured_to_the_entry_and_its_bytes_to_an_interval() -> None:
-    """Entries of many sizes, logged and trimmed at random, against a list of all."""
-
-    @SETTINGS
-    @given(
-        st.integers(1, 1_000),
-        st.lists(
-            st.tuples(st.lists(st.integers(0, 50), max_size=6), st.integers(0, 6)), max_size=30
-        ),
-    )
-    def check(first: int, rounds: list[tuple[list[int], int]]) -> None:
-        marks = LogMarks(first)
-        sizes: list[int] = []
-        needed, round_of = 0, []
-        for number, (logged, trimmed) in enumerate(rounds):
-            sizes += logged
-            round_of += [number] * len(logged)
-            needed = min(needed + trimmed, len(sizes))
-            marks.update(first + needed, first + len(sizes), sum(sizes))
-            assert marks.count == len(sizes) - needed
-            exact = sum(sizes[needed:])
-            is_cut = 0 < needed < len(sizes) and round_of[needed] == round_of[needed - 1]
-            slack = 0
-            if is_cut:
-                slack = sum(
-                    size
-                    for size, own in zip(sizes, round_of, strict=True)
-                    if own == round_of[needed]
-                )
-            assert abs(marks.payload_bytes - exact) <= slack
-
-    check()
-
-
-def test_the_marks_of_the_log_are_bounded_and_even_sizes_stay_exact() -> None:
-    marks = LogMarks(1)
-    for number in range(1, 3 * LOG_MARKS_MAX):
-        marks.update(1, 1 + number * 7, number * 7 * 10)
-        assert len(marks._lsns) == len(marks._totals) <= LOG_MARKS_MAX
-    end = (3 * LOG_MARKS_MAX - 1) * 7
-    for needed in range(1, end, 97):
-        marks.update(needed, 1 + end, end * 10)
-        assert marks.count == 1 + end - needed
-        assert marks.payload_bytes == marks.count * 10
-
-
-def test_the_log_does_not_grow_backwards() -> None:
-    marks = LogMarks(1)
-    marks.update(5, 11, 100)
-    assert (marks.count, marks.payload_bytes) == (6, 60)
-    marks.update(2, 11, 100)
-    assert (marks.count, marks.payload_bytes) == (6, 60)
 
 
 @SETTINGS

@@ -9,10 +9,12 @@ from holdfast.auth.interface import Authenticator
 from holdfast.broker.authentication import AuthReply, AuthStep, refuse
 from holdfast.broker.broker import Broker
 from holdfast.broker.connection import Connection
-from holdfast.broker.delivery import ReadWanted
+from holdfast.broker.delivery import COUNT, ReadWanted
 from holdfast.broker.events import Event
 from holdfast.broker.limits import EXPIRY_NEVER, Limits
+from holdfast.broker.space import SpaceWork
 from holdfast.message import Properties
+from holdfast.net.upkeep import carry_out
 from holdfast.protocol.decode import decode
 from holdfast.protocol.encode import encode
 from holdfast.protocol.framer import PACKET_BYTES_MAX, Framer
@@ -272,6 +274,7 @@ class World:
         authenticator: Authenticator | None = None,
     ) -> None:
         self.limits = Limits() if limits is None else limits
+        self.limits.space_pass_entries = 1  # what nobody needs goes as early as it can
         self.authenticator = authenticator
         self.are_auth_steps_held = False  # until ``answer_auth_steps``
         self.auth_steps: list[AuthStep] = []
@@ -283,6 +286,7 @@ class World:
         self.drained: list[Client] = []
         self.events: list[Event] = []
         self._answers: list[ReadWanted] = []
+        self._space_works: list[SpaceWork] = []
         self._next_number = 1
         self._starts = 0
         self.broker = self._start()
@@ -380,6 +384,10 @@ class World:
         if self.disk.is_commit_done:
             self.disk.is_commit_done = False
             broker.committed(self.disk.commit_us)
+            broker.note_space(self.disk.store.space())
+        works, self._space_works = self._space_works, []
+        for work in works:
+            broker.space_work_done(work)
         answers, self._answers = self._answers, []
         for wanted in answers:
             self._take_answer(wanted)
@@ -403,8 +411,21 @@ class World:
         self._commit()
         self._write()
         self.disk.reads.extend(broker.take_reads())
+        self._look_after_space()
         self.auth_steps.extend(broker.take_auth_steps())
         self.events.extend(broker.take_events())
+
+    def _look_after_space(self) -> None:
+        work = self.broker.take_space_work()
+        if work is not None:
+            carry_out(self.disk.store, work)
+            self._space_works.append(work)
+
+    def look_at_space(self) -> None:
+        """The driver's look at the space of the store, which it takes each second."""
+        self.broker.begin_turn(self.now_ms)
+        self.broker.note_space(self.disk.store.space())
+        self.run()
 
     def answer(self, wanted: ReadWanted) -> None:
         """Let the next turn take the answer to a read."""
@@ -460,12 +481,13 @@ class World:
         self.lost = []
         self.drained = []
         self._answers = []
+        self._space_works = []
         self.auth_steps = []
         self._auth_replies = []
 
     def _start(self) -> Broker:
         self._starts += 1
-        return Broker(
+        broker = Broker(
             self.limits,
             self.disk.store.load(),
             self.now_ms,
@@ -473,6 +495,8 @@ class World:
             version="holdfast in a world",
             auth_methods=None if self.authenticator is None else self.authenticator.methods,
         )
+        broker.note_space(self.disk.store.space())
+        return broker
 
     def _commit(self) -> None:
         broker = self.broker
@@ -501,13 +525,22 @@ class World:
     def _take_answer(self, wanted: ReadWanted) -> None:
         store = self.disk.store
         self.disk.reads_done += 1
-        if wanted.request is not None:
+        if wanted.purpose == COUNT:
+            assert wanted.request is not None
+            self.broker.count_done(wanted, store.count(wanted.request))
+        elif wanted.request is not None:
             self.broker.read_done(wanted, store.read(wanted.request))
         else:
             self.broker.fetch_done(wanted, store.fetch(wanted.lsns))
 
     def _has_input(self) -> bool:
-        if self.disk.is_commit_done or self._answers or self.lost or self.drained:
+        if (
+            self.disk.is_commit_done
+            or self._answers
+            or self._space_works
+            or self.lost
+            or self.drained
+        ):
             return True
         if self._auth_replies:
             return True

@@ -33,6 +33,7 @@ from holdfast.broker.events import DEBUG, INFO, WARNING, Event
 from holdfast.broker.groups import Groups
 from holdfast.broker.limits import KEEP_ALIVE_LOOK_MS, LAZY_COMMIT_MS, Limits
 from holdfast.broker.publishing import Publishing
+from holdfast.broker.queue_limits import QueueLimits
 from holdfast.broker.reasons import (
     explained,
     explained_connack,
@@ -40,8 +41,10 @@ from holdfast.broker.reasons import (
     redirection,
 )
 from holdfast.broker.router import Router
-from holdfast.broker.session import Numbers
+from holdfast.broker.session import Numbers, Session
 from holdfast.broker.sessions import Sessions
+from holdfast.broker.shared_group import Group
+from holdfast.broker.space import LogSpace, SpaceWork
 from holdfast.broker.subscribing import Subscribing
 from holdfast.broker.sys_topics import SysTopics
 from holdfast.broker.topic_tree import TopicTree
@@ -85,7 +88,7 @@ from holdfast.protocol.reason_codes import (
     reason_name,
 )
 from holdfast.protocol.topics import TopicCache
-from holdfast.store.records import Batch, LogEntry, LogSlice, Snapshot
+from holdfast.store.records import Batch, LogCount, LogEntry, LogSlice, Snapshot, Space
 
 
 @final
@@ -116,24 +119,47 @@ class Broker:
         self._delivery = Delivery(self._commits, self.counters)
         numbers = Numbers()
         tree = TopicTree()
+        commits = self._commits
+        delivery = self._delivery
+        self._queues = QueueLimits(limits, commits, self.counters, delivery, self.events)
         groups = Groups(
-            limits.shared_strategy, numbers, self._commits, self.counters, self._delivery, tree
+            limits.shared_strategy, numbers, commits, self.counters, delivery, self._queues, tree
         )
-        self._router = Router(self._commits, self.counters, self._delivery, tree, groups)
+        self._router = Router(commits, self.counters, delivery, self._queues, tree, groups)
         self.delayed = Delayed(limits, self._commits, self._router, self._deadlines, self.events)
         self.sessions = Sessions(
             limits,
             self._commits,
             self._router,
+            self._queues,
             self.delayed,
             self._deadlines,
             self.counters,
+            self.events,
             instance,
             self._connections,
             numbers,
         )
+        self._space = LogSpace(
+            limits,
+            commits,
+            self.counters,
+            delivery,
+            self._queues,
+            tree,
+            self.sessions,
+            self.events,
+            snapshot.time_marks,
+        )
         self._publishing = Publishing(
-            limits, self._commits, self._router, self.delayed, self.counters, self.events
+            limits,
+            self._commits,
+            self._router,
+            self._queues,
+            self._space,
+            self.delayed,
+            self.counters,
+            self.events,
         )
         self._subscribing = Subscribing(limits, self._commits, self._router)
         self._acknowledging = Acknowledging(self._commits, self._delivery, groups)
@@ -147,7 +173,7 @@ class Broker:
         self._sys_topics: SysTopics | None = None
         if limits.sys_interval_ms > 0:
             self._sys_topics = SysTopics(
-                version, now_ms, self._router, self.sessions, self._commits, self.counters
+                version, now_ms, self._router, self.sessions, self._space, self.counters
             )
             self._deadlines.add(now_ms, SYS_TOPICS, 0)
 
@@ -227,6 +253,9 @@ class Broker:
 
     def finish_turn(self) -> None:
         """Give the sessions what they have room for; call it before the results are taken."""
+        self._queues.work()
+        if self._queues.ending:
+            self._end_full()
         self._router.pump()
         if self._commits.has_lazy and self._lazy_due_ms == 0:
             self._lazy_due_ms = self._now_ms + LAZY_COMMIT_MS
@@ -281,6 +310,10 @@ class Broker:
         """A read has brought this. Call it within a turn."""
         self._router.read_done(wanted, found)
 
+    def count_done(self, wanted: ReadWanted, found: LogCount) -> None:
+        """The store has counted this. Call it within a turn."""
+        self._queues.count_done(wanted, found)
+
     def fetch_done(self, wanted: ReadWanted, found: list[LogEntry]) -> None:
         """A fetch has brought this. Call it within a turn."""
         self._router.fetch_done(wanted, found)
@@ -310,13 +343,42 @@ class Broker:
         """The lsn below which no session needs the log, once the batch taken last is durable."""
         return self.sessions.needed_from()
 
+    def note_space(self, space: Space) -> None:
+        """Take what the store says of its space, about once a second. Call it within a turn."""
+        self._space.note(space, self._now_ms)
+
+    @property
+    def needs_space_look(self) -> bool:
+        """Whether ``note_space`` is to be called again though nothing was committed."""
+        return self._space.needs_look
+
+    def take_space_work(self) -> SpaceWork | None:
+        """What the store is to do about its space now; it comes back by ``space_work_done``."""
+        return self._space.take_work()
+
+    def space_work_done(self, work: SpaceWork) -> None:
+        """The store has done this. Call it within a turn."""
+        self._space.done(work)
+
     def shut_down(self) -> None:
         """End all connections; the wills and states that follow are in the last batch."""
         for connection in list(self._connections.values()):
             if connection.state == CONNECTED and connection.is_v5:
                 connection.send_last(farewell(connection, self.limits))
             self._lost(connection)
+        self._queues.write_losses(0)
         self._commits.hurry_lazy()
+
+    def _end_full(self) -> None:
+        """The queues of these came to their limit: what END_SESSION means for each."""
+        ending = self._queues.ending
+        self._queues.ending = []
+        for reader in ending:
+            if isinstance(reader, Session):
+                if not reader.is_ended:
+                    self.sessions.end_full(reader, self._now_ms)
+            elif isinstance(reader, Group) and not reader.is_ended:
+                self._queues.empty(reader)
 
     # --- packets
 

@@ -116,6 +116,18 @@ class Commits:
             if session.is_recorded:
                 self.touch(session)
 
+    def wait_for_all(self) -> int:
+        """The batch with which all is durable that is in memory now."""
+        if (
+            self._dirty
+            or self._dirty_rows
+            or self._dirty_groups
+            or self._subscriptions
+            or not self.batch.is_empty
+        ):
+            return self.filling
+        return self.filling - 1
+
     def take(self) -> Batch | None:
         """The batch being filled, complete, to be committed now; None if there is nothing to do.
 
@@ -124,14 +136,7 @@ class Commits:
         """
         assert not self.is_under_way
         batch = self.batch
-        if (
-            not self._dirty
-            and not self._dirty_rows
-            and not self._dirty_groups
-            and not self._subscriptions
-            and not self.waiting_filling
-            and batch.is_empty
-        ):
+        if not self.waiting_filling and self.wait_for_all() < self.filling:
             return None
         for session in self._dirty_rows:
             session.is_row_dirty = False
@@ -147,6 +152,7 @@ class Commits:
                         session.position if session.is_behind else self.next_lsn,
                         _packed_in_flight(session),
                         session.received.packed(),
+                        _packed_gaps(session, self.next_lsn),
                     )
                 )
         self._dirty = []
@@ -186,6 +192,13 @@ class Commits:
         self.waiting_committing = []
         for connection in waiting:
             connection.batch_durable()
+
+
+def _packed_gaps(session: "Session", next_lsn: int) -> bytes:
+    queue = session.queue
+    if queue is None or not queue.gaps:
+        return b""
+    return queue.packed_gaps(session.position if session.is_behind else next_lsn)
 
 
 def _packed_in_flight(session: "Session") -> bytes:

@@ -20,6 +20,8 @@ class Counters:
         self.commits = 0  # batches that the store made durable
         self.dropped_qos0 = 0  # for a subscriber whose socket was full
         self.too_large = 0  # for a subscriber whose Maximum Packet Size is smaller
+        self.lost = 0  # that waited for a session or group, to a limit
+        self.lost_bytes = 0  # of these, payload and properties
         self.refused = 0  # PUBLISH packets that a client was told no for
         self.protocol_errors = 0
         self.refused_connections = 0  # a client was told no, within the rules

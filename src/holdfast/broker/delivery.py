@@ -1,37 +1,38 @@
 """What the router and the shared groups have in common: sending to sessions, asking for reads."""
 
-from typing import final
+from typing import Final, final
 
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import Connection
 from holdfast.broker.counters import Counters
 from holdfast.broker.log_tail import LogTail
 from holdfast.broker.outgoing import Outgoing
+from holdfast.broker.queue import LogReader
 from holdfast.broker.session import Session, Subscription
 from holdfast.message import Message
 from holdfast.store.records import ReadRequest
+
+FEED: Final = 0  # a read of what comes next, or of what is sent again
+DROP: Final = 1  # a read of what comes next, and is to be dropped
+COUNT: Final = 2  # no read: the store counts what comes next
 
 
 @final
 class ReadWanted:
     """A read that the driver carries out and brings back: a slice, or the entries of ``lsns``.
 
-    It is for ``session``, or for the group of this number, as long as its ``epoch`` lasts.
+    It is for ``reader`` as long as its ``epoch`` lasts. With the purpose COUNT it brings back a
+    LogCount.
     """
 
     def __init__(
-        self,
-        session: Session | None,
-        epoch: int,
-        group: int,
-        request: ReadRequest | None,
-        lsns: list[int],
+        self, reader: LogReader, epoch: int, request: ReadRequest | None, lsns: list[int]
     ) -> None:
-        self.session = session
+        self.reader = reader
         self.epoch = epoch
-        self.group = group
         self.request = request
         self.lsns = lsns
+        self.purpose = FEED
 
 
 @final
@@ -42,6 +43,9 @@ class Delivery:
         self.tail = LogTail(commits.next_lsn)
         self.reads: list[ReadWanted] = []
         self.pumps: list[Session] = []
+        # Sessions that may need of the log what no filter in the tree stands for: with messages
+        # of groups in flight, or with subscriptions that have ended.
+        self.unfiled: dict[int, Session] = {}
         self.now_ms = 0
         self._commits = commits
         self._counters = counters

@@ -12,6 +12,7 @@ from holdfast.broker.counters import Counters
 from holdfast.broker.delivery import Delivery, ReadWanted
 from holdfast.broker.limits import FEED_ENTRIES_MAX, READ_BYTES_MAX
 from holdfast.broker.outgoing import Outgoing
+from holdfast.broker.queue_limits import QueueLimits
 from holdfast.broker.session import Numbers, Session, Subscription
 from holdfast.broker.shared_group import Group, choose, has_room, lent_key
 from holdfast.broker.topic_tree import TopicTree
@@ -19,12 +20,11 @@ from holdfast.message import is_expired
 from holdfast.protocol.sender import RELEASED
 from holdfast.protocol.topics import is_sys_topic, matches
 from holdfast.store.records import (
-    OPEN,
-    FilterSpan,
     GroupRecord,
     LogEntry,
     LogSlice,
     ReadRequest,
+    unpack_gaps,
     unpack_lsns,
 )
 
@@ -45,6 +45,7 @@ class Groups:
         commits: Commits,
         counters: Counters,
         delivery: Delivery,
+        queues: QueueLimits,
         tree: TopicTree,
     ) -> None:
         self._strategy = strategy
@@ -53,6 +54,7 @@ class Groups:
         self._commits = commits
         self._counters = counters
         self._delivery = delivery
+        self._queues = queues
         self._by_filter: dict[str, Group] = {}
         self._by_number: dict[int, Group] = {}
         self._reads_under_way = 0
@@ -82,6 +84,7 @@ class Groups:
         """Nobody is left in the group: what it has queued goes with it."""
         assert not group.members
         group.is_ended = True
+        self._queues.ended(group, False)
         del self._by_filter[group.topic_filter]
         del self._by_number[group.number]
         self._tree.remove_group(group)
@@ -265,6 +268,7 @@ class Groups:
         if group.queueing == 0:
             group.is_behind = False
             group.returned = []
+            self._queues.drained(group)
             # A read under way is not for the queue that may begin later.
             group.epoch += 1
             group.is_reading = False
@@ -287,10 +291,12 @@ class Groups:
         """Hand a message to one member online, or leave it in the log for later."""
         message = outgoing.message
         if group.is_behind and message.qos > 0:
+            self._queues.count_behind(group, message)
             return
         if not self._hand(group, outgoing, lsn, wait):
             if lsn > 0 and group.queueing > 0:
                 self._fall_behind(group, lsn)
+                self._queues.count_behind(group, message)
             elif group.online:
                 self._counters.dropped_qos0 += 1
 
@@ -340,6 +346,7 @@ class Groups:
             return False
         if session.group_of is None:
             session.group_of = {}
+            self._delivery.unfiled[session.number] = session
         session.group_of[packet_id] = group
         if qos == 1 and group.is_recorded and not session.is_durable:
             group.lent[lent_key(session, packet_id)] = lsn
@@ -359,6 +366,7 @@ class Groups:
             self._give_returned(group, [], [])
             if group.returned:
                 return
+        self._queues.skip_gap(group)
         if group.position >= tail.first:
             self._feed(group)
         else:
@@ -369,16 +377,31 @@ class Groups:
         position = group.position
         next_lsn = self._commits.next_lsn
         end = min(position + FEED_ENTRIES_MAX, next_lsn)
+        if group.queue is not None:
+            end = group.queue.next_gap(position, end)
         tail = self._delivery.tail
         while position < end:
-            if not self._offer(group, tail.get(position)):
+            if not self._offer_next(group, tail.get(position)):
                 break
             position += 1
         group.position = position
         if position >= next_lsn:
             group.is_behind = False
+            self._queues.drained(group)
         elif position == end:
             self._want_pump(group)
+
+    def _offer_next(self, group: Group, entry: LogEntry) -> bool:
+        """Hand out the next entry of the log, as ``_offer`` does: it waits no longer then."""
+        if not self._offer(group, entry):
+            return False
+        if (
+            group.queue is not None
+            and entry.target == 0
+            and matches(group.inner_filter, entry.message.topic)
+        ):
+            self._queues.consumed(group, entry.message)
+        return True
 
     def _offer(self, group: Group, entry: LogEntry) -> bool:
         """Hand out an entry of the log if it is for this group: False if nobody has room."""
@@ -414,15 +437,18 @@ class Groups:
             missing.append(lsn)
         request: ReadRequest | None = None
         if not missing:
+            end = self._commits.durable_lsn_end
+            if group.queue is not None:
+                end = group.queue.next_gap(group.position, end)
             request = ReadRequest(
                 group.number,
                 group.position,
-                self._commits.durable_lsn_end,
-                [FilterSpan(group.inner_filter, 0, OPEN)],
+                end,
+                group.spans(),
                 min(self._room(group), GROUP_READ_MESSAGES_MAX),
                 READ_BYTES_MAX,
             )
-        self._delivery.reads.append(ReadWanted(None, group.epoch, group.number, request, missing))
+        self._delivery.reads.append(ReadWanted(group, group.epoch, request, missing))
 
     def _read_next(self) -> None:
         """A read is done: the groups that waited longest are next, if they still have room."""
@@ -433,10 +459,9 @@ class Groups:
                 group.is_reading = False
                 self.pump(group)
 
-    def read_done(self, wanted: ReadWanted, found: LogSlice) -> None:
+    def read_done(self, group: Group, wanted: ReadWanted, found: LogSlice) -> None:
         """Take what a read has brought, unless the group has forgotten its queue meanwhile."""
-        group = self._by_number.get(wanted.group)
-        if group is not None and group.epoch == wanted.epoch:
+        if not group.is_ended and group.epoch == wanted.epoch:
             self._take_slice(group, found)
         self._read_next()
 
@@ -447,17 +472,16 @@ class Groups:
             self._want_pump(group)
             return
         for entry in found.entries:
-            if not self._offer(group, entry):
+            if not self._offer_next(group, entry):
                 # Whoever has room again says so.
                 group.position = entry.lsn
                 return
         group.position = found.position
         self._want_pump(group)
 
-    def fetch_done(self, wanted: ReadWanted, found: list[LogEntry]) -> None:
+    def fetch_done(self, group: Group, wanted: ReadWanted, found: list[LogEntry]) -> None:
         """Take the entries that members gave back."""
-        group = self._by_number.get(wanted.group)
-        if group is not None and group.epoch == wanted.epoch:
+        if not group.is_ended and group.epoch == wanted.epoch:
             group.is_reading = False
             if self._give_returned(group, wanted.lsns, found):
                 self._want_pump(group)
@@ -507,6 +531,8 @@ class Groups:
         group.is_behind = True
         group.position = record.cursor
         group.returned = unpack_lsns(record.returned)
+        if record.gaps:
+            self._queues.restore_gaps(group, unpack_gaps(record.gaps))
 
     def restore_in_flight(self, session: Session) -> None:
         """What a restored session has not acknowledged may be given to another member."""
@@ -524,6 +550,14 @@ class Groups:
                 self._look_at_queue(group)
             else:
                 self._end(group)
+
+    def behind_below(self, lsn: int) -> list[Group]:
+        """The groups that have not handed out all of the log below an lsn."""
+        return [
+            group
+            for group in self._by_number.values()
+            if group.is_behind and group.position < lsn and group.queueing > 0
+        ]
 
     def needed_from(self, needed: int) -> int:
         """The smallest lsn that a group still needs, at most ``needed``."""

@@ -20,11 +20,27 @@ DELAYED_DUE_MAX: Final = 1000  # delayed messages published into one batch
 DELAYED_DUE_BYTES_MAX: Final = 4 * 1024 * 1024  # of those, or a single larger one
 DEADLINES_SPARE: Final = 1024  # entries beyond twice those that hold, then the others are let go
 INPUT_UNCOMMITTED_BYTES_MAX: Final = 4 * 1024 * 1024  # of one publisher, then it is not read
-LOG_MARKS_MAX: Final = 1024  # points of the log that ``$SYS`` knows the size of the rest from
 LATENCIES_MAX: Final = 4096  # commits that the percentiles of one interval of ``$SYS`` come from
 AUTH_ROUNDS_MAX: Final = 16  # in one authentication, then 0x83
 AUTH_REASON_CHARACTERS_MAX: Final = 256  # of what an authenticator tells a client
+DROPS_MAX: Final = 4  # reads under way that drop or count what waits, for all sessions together
+DROPPED_MESSAGES_MAX: Final = 1000  # by one of them
+DROPPED_BYTES_MAX: Final = 4 * 1024 * 1024
+LOSSES_WRITTEN_MS: Final = 10_000  # how long the count of what was lost may wait to be written
+TIME_MARK_MS: Final = 60_000  # between two points of the log whose time is noted
+SPACE_PASS_MS: Final = 600_000  # between two looks at all topics, for what nobody needs
+TOPICS_LOOKED_AT_MAX: Final = 256  # in one step of looking for what nobody needs
+NEEDED_SPANS_MAX: Final = 64  # stretches of the log that are told apart for one topic filter
 ALIASES_OUT_MAX: Final = 64  # Topic Aliases towards one client, which may take fewer
+
+
+# What happens to a message when the queue of a session that it is for is full.
+QUEUE_POLICIES: Final = ("refuse", "drop_oldest", "drop_newest", "end_session")
+REFUSE: Final = 0
+DROP_OLDEST: Final = 1
+DROP_NEWEST: Final = 2
+END_SESSION: Final = 3
+LOG_POLICIES: Final = QUEUE_POLICIES[:2]  # and when the log is full
 
 
 @final
@@ -33,7 +49,8 @@ class Limits:
 
     ``sys_interval_ms``: how often ``$SYS`` is published; 0 leaves the tree out. ``redirect_code``:
     every CONNECT is refused with it, Use another server or Server moved; 0 for none.
-    ``server_reference`` names the other server, "" if it has no name.
+    ``server_reference`` names the other server, "" if it has no name. Of the bounds on sessions,
+    subscriptions, queues, the log and retained messages, 0 stands for none.
     """
 
     def __init__(
@@ -56,6 +73,20 @@ class Limits:
         response_information: str = "",
         server_reference: str = "",
         redirect_code: int = 0,
+        session_expiry_default_s: int = EXPIRY_NEVER,
+        sessions_max: int = 0,
+        subscriptions_max: int = 0,
+        queued_messages_max: int = 0,
+        queued_bytes_max: int = 0,
+        queue_policy: int = REFUSE,
+        log_messages_max: int = 0,
+        log_bytes_max: int = 0,
+        log_age_max_s: int = 0,
+        log_policy: int = REFUSE,
+        disk_free_min_bytes: int = 0,
+        retained_messages_max: int = 0,
+        retained_bytes_max: int = 0,
+        space_pass_entries: int = 1000,
     ) -> None:
         self.packet_bytes_max = packet_bytes_max
         self.receive_maximum = receive_maximum
@@ -75,3 +106,18 @@ class Limits:
         self.response_information = response_information
         self.server_reference = server_reference
         self.redirect_code = redirect_code
+        self.session_expiry_default_s = session_expiry_default_s  # of 3.1.1, which cannot say
+        self.sessions_max = sessions_max
+        self.subscriptions_max = subscriptions_max  # of one session
+        self.queued_messages_max = queued_messages_max  # of one session or shared group
+        self.queued_bytes_max = queued_bytes_max
+        self.queue_policy = queue_policy
+        self.log_messages_max = log_messages_max
+        self.log_bytes_max = log_bytes_max
+        self.log_age_max_s = log_age_max_s
+        self.log_policy = log_policy
+        self.disk_free_min_bytes = disk_free_min_bytes
+        self.retained_messages_max = retained_messages_max
+        self.retained_bytes_max = retained_bytes_max
+        # After so many new entries, and a fourth of those that are there, there is such a look.
+        self.space_pass_entries = space_pass_entries

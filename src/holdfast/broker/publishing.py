@@ -8,12 +8,14 @@ from holdfast.broker.counters import Counters
 from holdfast.broker.delayed import Delayed, is_delayed
 from holdfast.broker.events import WARNING, Event
 from holdfast.broker.limits import Limits
+from holdfast.broker.queue_limits import QueueLimits
 from holdfast.broker.reasons import explained
 from holdfast.broker.router import Router
 from holdfast.broker.session import Session
+from holdfast.broker.space import LogSpace
 from holdfast.broker.topic_aliases import AliasesIn
 from holdfast.errors import ProtocolError, Refused
-from holdfast.message import Message, Properties
+from holdfast.message import Message, Properties, is_format_broken
 from holdfast.protocol.encode import encode, encode_puback, encode_pubrec
 from holdfast.protocol.packets import MQTT_5_0, Puback, Publish, Pubrec
 from holdfast.protocol.properties import has_forwarded
@@ -24,6 +26,7 @@ from holdfast.protocol.reason_codes import (
     PAYLOAD_FORMAT_INVALID,
     PROTOCOL_ERROR,
     QOS_NOT_SUPPORTED,
+    QUOTA_EXCEEDED,
     RECEIVE_MAXIMUM_EXCEEDED,
     RETAIN_NOT_SUPPORTED,
 )
@@ -39,6 +42,8 @@ class Publishing:
         limits: Limits,
         commits: Commits,
         router: Router,
+        queues: QueueLimits,
+        space: LogSpace,
         delayed: Delayed,
         counters: Counters,
         events: list[Event],
@@ -46,6 +51,8 @@ class Publishing:
         self._limits = limits
         self._commits = commits
         self._router = router
+        self._queues = queues
+        self._space = space
         self._delayed = delayed
         self._counters = counters
         self._events = events
@@ -93,6 +100,17 @@ class Publishing:
         if qos == 0 and not packet.retain and _goes_on_as_it_came(message, properties):
             framer = connection.framer
             wire = framer.buffer[framer.start : framer.end]
+        space = self._space
+        if (
+            self._queues.full > 0
+            or message.retain
+            or commits.next_lsn >= space.refuse_from_lsn
+            or self._counters.logged_payload_bytes >= space.refuse_from_bytes
+        ):
+            refusal = self._refusal(message)
+            if refusal:
+                self._refuse(connection, packet, QUOTA_EXCEEDED, refusal)
+                return
         if message.topic.startswith("$") and self._take_special(connection, packet, message):
             return
         after = session.publish_wait
@@ -100,6 +118,22 @@ class Publishing:
             after = 0
         wait = self._router.publish(message, wire, connection.is_v5, after)
         self._taken(session, connection, packet, wait, self._router.had_match)
+
+    def _refusal(self, message: Message) -> str:
+        """Why there is no room for a message, "" if there is."""
+        space = self._space
+        if (
+            self._commits.next_lsn >= space.refuse_from_lsn
+            or self._counters.logged_payload_bytes >= space.refuse_from_bytes
+        ) and (self._router.must_store(message) or is_delayed(message.topic)):
+            return f"expected room in the store: {space.full or 'the log is full'}"
+        if message.retain and message.payload:
+            refusal = self._router.retained.refusal(message, self._limits)
+            if refusal:
+                return refusal
+        if self._queues.full > 0 and message.qos > 0:
+            return self._queues.refusal(self._router.tree.route(message.topic))
+        return ""
 
     def _take_special(self, connection: Connection, packet: Publish, message: Message) -> bool:
         """Take a message to ``$SYS`` or ``$delayed``; False for any other."""
@@ -211,17 +245,6 @@ class Publishing:
 def _goes_on_as_it_came(message: Message, properties: Properties | None) -> bool:
     """Whether a PUBLISH may go out byte for byte, as far as its properties go."""
     return properties is None or message.packed_properties is not None
-
-
-def is_format_broken(properties: Properties | None, payload: bytes) -> bool:
-    """Whether a payload is said to be UTF-8 and is not. Source: MQTT 5.0 §3.3.2.3.2."""
-    if properties is None or properties.payload_format_indicator != 1:
-        return False
-    try:
-        payload.decode("utf-8")
-    except UnicodeDecodeError:
-        return True
-    return False
 
 
 def _not_supported(packet: Publish, limits: Limits) -> ProtocolError:

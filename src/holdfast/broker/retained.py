@@ -2,6 +2,7 @@
 
 from typing import final
 
+from holdfast.broker.limits import Limits
 from holdfast.message import Message
 from holdfast.protocol.topics import has_wildcard
 
@@ -42,6 +43,22 @@ class Retained:
             self.payload_bytes -= len(old.payload)
         self.payload_bytes += len(message.payload)
         node.message = message
+
+    def refusal(self, message: Message, limits: Limits) -> str:
+        """Why there is no room for a message in the slot of its topic, "" if there is."""
+        messages_max = limits.retained_messages_max
+        bytes_max = limits.retained_bytes_max
+        if messages_max == 0 and bytes_max == 0:
+            return ""
+        old = self.get(message.topic)
+        if 0 < messages_max <= self.count and old is None:
+            return f"expected at most {messages_max} retained messages, this is one more"
+        size = self.payload_bytes + len(message.payload)
+        if old is not None:
+            size -= len(old.payload)
+        if 0 < bytes_max < size:
+            return f"expected at most {bytes_max} bytes of retained messages, it would be {size}"
+        return ""
 
     def get(self, topic: str) -> Message | None:
         """The retained message of a topic."""

@@ -10,10 +10,11 @@ from typing import final
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import Connection
 from holdfast.broker.counters import Counters
-from holdfast.broker.delivery import Delivery, ReadWanted, takes_more
+from holdfast.broker.delivery import DROP, Delivery, ReadWanted, takes_more
 from holdfast.broker.groups import Groups
 from holdfast.broker.limits import FEED_ENTRIES_MAX, READ_BYTES_MAX
 from holdfast.broker.outgoing import Outgoing
+from holdfast.broker.queue_limits import QueueLimits
 from holdfast.broker.retained import Retained
 from holdfast.broker.session import RetainedDelivery, Session, Subscription, without_no_local
 from holdfast.broker.shared_group import Group
@@ -33,6 +34,7 @@ class Router:
         commits: Commits,
         counters: Counters,
         delivery: Delivery,
+        queues: QueueLimits,
         tree: TopicTree,
         groups: Groups,
     ) -> None:
@@ -44,6 +46,7 @@ class Router:
         self._commits = commits
         self._counters = counters
         self._delivery = delivery
+        self._queues = queues
         # One for all publishes: a new one for each would cost a tenth of a QoS 0 message.
         self._outgoing = Outgoing(Message("", b"", 0, False), 0, None, False)
         self._retained_wait = 0  # the batch of the newest change to a retained message
@@ -68,16 +71,19 @@ class Router:
         route = self.tree.route(message.topic)
         targets = route.targets
         groups = route.groups
-        self.had_match = route.has_absent or len(targets) > 0 or len(groups) > 0
+        absent = route.absent
+        self.had_match = bool(absent or targets or groups)
         wait = 0
         lsn = 0
         if message.retain:
             wait = self._retain(message)
         if message.qos > 0 and (
-            route.has_absent or _must_log(targets) or (len(groups) > 0 and _has_queue(groups))
+            absent or _must_log(targets) or (len(groups) > 0 and _has_queue(groups))
         ):
             lsn = self._log(message, 0)
             wait = commits.filling
+            if absent:
+                self._queues.count_absent(absent, message)
         elif message.qos > 0 and self.removal_wait > commits.durable and wait == 0:
             wait = self.removal_wait
         if not targets and not groups:
@@ -87,6 +93,15 @@ class Router:
         outgoing.begin(message, self.now_ms, wire, wire_is_v5)
         self._give_all(route, outgoing, lsn, deliver_wait)
         return wait
+
+    def must_store(self, message: Message) -> bool:
+        """Whether a message has to go to the store."""
+        if message.retain:
+            return True
+        route = self.tree.route(message.topic)
+        return message.qos > 0 and (
+            route.has_absent or _must_log(route.targets) or _has_queue(route.groups)
+        )
 
     def publish_unlogged(self, topic: str, payload: bytes) -> None:
         """Publish a retained message that is of the moment: nothing of it reaches the store.
@@ -155,17 +170,18 @@ class Router:
             else:
                 self._counters.dropped_qos0 += 1
         elif session.is_behind:
-            return
+            self._queues.count_behind(session, message)
         elif not takes_more(session, connection):
-            self._fall_behind(session, lsn)
+            self._fall_behind(session, message, lsn)
         else:
             self._delivery.deliver(
                 session, connection, subscription, outgoing, lsn, qos, retain, wait
             )
 
-    def _fall_behind(self, session: Session, lsn: int) -> None:
-        """From this entry of the log on, the session is given what it reads."""
+    def _fall_behind(self, session: Session, message: Message, lsn: int) -> None:
+        """From this message of the log on, the session is given what it reads."""
         assert lsn > 0
+        self._queues.count_behind(session, message)
         session.is_behind = True
         session.position = lsn
         self._delivery.want_pump(session)
@@ -197,7 +213,9 @@ class Router:
                     message.publisher,
                 )
                 lsn = self._log(copy, session.number)
-                if not session.is_behind:
+                if session.is_behind:
+                    self._queues.count_behind(session, copy)
+                else:
                     self._give_retained(session, subscription, copy, lsn)
             else:
                 if session.retained_waiting is None:
@@ -213,7 +231,7 @@ class Router:
         connection = session.connection
         assert connection is not None
         if not takes_more(session, connection):
-            self._fall_behind(session, lsn)
+            self._fall_behind(session, message, lsn)
             return
         outgoing = Outgoing(message, self.now_ms, None, False)
         wait = self._commits.filling
@@ -306,6 +324,7 @@ class Router:
             return
         connection = session.connection
         assert connection is not None
+        self._queues.skip_gap(session)
         if session.position >= self._delivery.tail.first:
             self._feed(session, connection)
         # However little room there is: the client may hold the rest of its window for long. While
@@ -319,6 +338,8 @@ class Router:
         end = self._commits.next_lsn
         if position + FEED_ENTRIES_MAX < end:
             end = position + FEED_ENTRIES_MAX
+        if session.queue is not None:
+            end = session.queue.next_gap(position, end)
         tail = self._delivery.tail
         while position < end:
             if session.in_flight_room <= 0 or not connection.has_room:
@@ -331,8 +352,13 @@ class Router:
         elif position == end:
             self._delivery.want_pump(session)
 
+    def note_unfiled(self, session: Session) -> None:
+        """It may need of the log what no filter in the tree stands for."""
+        self._delivery.unfiled[session.number] = session
+
     def _go_live(self, session: Session) -> None:
         session.is_behind = False
+        self._queues.drained(session)
         self._commits.forget_closed(session)
 
     def _offer(self, session: Session, connection: Connection, entry: LogEntry) -> None:
@@ -340,16 +366,21 @@ class Router:
         message = entry.message
         if entry.target != 0 and entry.target != session.number:
             return
+        subscription = session.subscription_for(entry)
+        if entry.target == 0 and subscription is None:
+            return
+        if session.queue is not None:
+            self._queues.consumed(session, message)
         if is_expired(message, self.now_ms):
             return
-        subscription = session.subscription_for(entry)
         outgoing = Outgoing(message, self.now_ms, None, False)
         wait = self._commits.filling if entry.lsn >= self._commits.durable_lsn_end else 0
         if entry.target != 0:
             self._delivery.deliver(
                 session, connection, subscription, outgoing, entry.lsn, message.qos, True, wait
             )
-        elif subscription is not None:
+        else:
+            assert subscription is not None
             qos = min(subscription.qos, message.qos)
             retain = message.retain and subscription.is_retain_as_published
             self._delivery.deliver(
@@ -359,22 +390,29 @@ class Router:
     def _read(self, session: Session) -> None:
         """Ask the store for what comes next."""
         session.is_reading = True
+        end = self._commits.durable_lsn_end
+        if session.queue is not None:
+            end = session.queue.next_gap(session.position, end)
         request = ReadRequest(
             session.number,
             session.position,
-            self._commits.durable_lsn_end,
+            end,
             session.spans(),
             session.in_flight_room,
             READ_BYTES_MAX,
         )
-        self._delivery.reads.append(ReadWanted(session, session.epoch, 0, request, []))
+        self._delivery.reads.append(ReadWanted(session, session.epoch, request, []))
 
     def read_done(self, wanted: ReadWanted, found: LogSlice) -> None:
         """Take what a read has brought, unless the session has moved on meanwhile."""
-        session = wanted.session
-        if session is None:
-            self.groups.read_done(wanted, found)
+        if wanted.purpose == DROP:
+            self._queues.drop_done(wanted, found)
             return
+        session = wanted.reader
+        if isinstance(session, Group):
+            self.groups.read_done(session, wanted, found)
+            return
+        assert isinstance(session, Session)
         if session.epoch != wanted.epoch or session.connection is None:
             return
         session.is_reading = False
@@ -416,16 +454,17 @@ class Router:
                     missing.append(lsn)
         if missing:
             session.is_reading = True
-            self._delivery.reads.append(ReadWanted(session, session.epoch, 0, None, missing))
+            self._delivery.reads.append(ReadWanted(session, session.epoch, None, missing))
             return False
         return self._resend_found(session, [], [])
 
     def fetch_done(self, wanted: ReadWanted, found: list[LogEntry]) -> None:
         """Take the entries that a session sends again."""
-        session = wanted.session
-        if session is None:
-            self.groups.fetch_done(wanted, found)
+        session = wanted.reader
+        if isinstance(session, Group):
+            self.groups.fetch_done(session, wanted, found)
             return
+        assert isinstance(session, Session)
         if session.epoch != wanted.epoch or session.connection is None:
             return
         session.is_reading = False

@@ -3,6 +3,7 @@
 import zlib
 from typing import TYPE_CHECKING, Final, final
 
+from holdfast.broker.queue import LogReader
 from holdfast.message import Message
 from holdfast.protocol.receiver import Qos2Receiver
 from holdfast.protocol.sender import Sender
@@ -65,6 +66,9 @@ class Subscription:
         self.node: FilterNode | None = None
         self.parts: list[Subscription] | None = None
         self.group: Group | None = None
+        # Its neighbours in the chain of its node, while its session is absent.
+        self.absent_before: Subscription | None = None
+        self.absent_next: Subscription | None = None
 
     def record(self) -> SubscriptionRecord:
         identifiers = self.identifiers
@@ -124,23 +128,19 @@ def without_no_local(subscription: Subscription) -> Subscription | None:
 
 
 @final
-class Session:
-    """One session, online or absent.
+class Session(LogReader):
+    """One session, online or absent. A durable session's messages are in the log.
 
-    A durable session's messages are in the log. While it is *live* it has been given all of the
-    log so far; once *behind* it keeps ``position``, the first lsn it has not been given, and is
-    fed by reading. ``is_recorded`` says that the store has a row of it.
+    ``epoch`` grows with each connection.
     """
 
     def __init__(self, number: int, client_id: str, version: int, expiry_s: int) -> None:
-        self.number = number
+        super().__init__(number)
         self.client_id = client_id
         self.client_hash = zlib.crc32(client_id.encode())
         self.version = version
         self.expiry_s = expiry_s
-        self.epoch = 0
         self.connection: Connection | None = None
-        self.is_ended = False
         self.subscriptions: dict[str, Subscription] = {}
         self.closed: list[Subscription] | None = None  # ended, and still needed
         # Dictionaries, because a client may have a great many and end all of them in one packet.
@@ -152,15 +152,11 @@ class Session:
         self.sender = Sender()
         self.received = Qos2Receiver()
         self.window = 0  # QoS 1 and 2 messages that may be in flight
-        self.is_behind = False
-        self.position = 0
-        self.is_reading = False
         self.publish_wait = 0  # the batch of its newest logged or retained PUBLISH
         self.is_pump_listed = False
         self.resend: list[int] | None = None  # packet identifiers still to be sent again
         self.retained_waiting: list[RetainedDelivery] | None = None
         self.retained_next = 0  # the first of them that has not been sent
-        self.is_recorded = False
         self.is_dirty = False
         self.is_row_dirty = False
         self.is_lazy = False
@@ -170,6 +166,10 @@ class Session:
         self.disconnected_at_ms = 0
         self.expiry_listed_ms = 0  # the time of its entry in the deadlines, 0 for none
         self.will_listed_ms = 0
+
+    @property
+    def name(self) -> str:
+        return self.client_id
 
     @property
     def is_durable(self) -> bool:
@@ -277,7 +277,7 @@ class Session:
         return needless
 
     def spans(self) -> list[FilterSpan]:
-        """The filters and stretches of the log that a session behind reads."""
+        """What it reads while it is behind."""
         spans: list[FilterSpan] = []
         for subscription in self.subscriptions.values():
             if subscription.qos > 0 and subscription.group is None:

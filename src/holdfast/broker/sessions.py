@@ -10,7 +10,9 @@ from holdfast.broker.connection import CONNECTED, Connection
 from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import SESSION_EXPIRY, WILL_DUE, Deadlines
 from holdfast.broker.delayed import Delayed, is_delayed
+from holdfast.broker.events import WARNING, Event
 from holdfast.broker.limits import DEADLINES_SPARE, EXPIRY_NEVER, Limits
+from holdfast.broker.queue_limits import QueueLimits
 from holdfast.broker.reasons import explained
 from holdfast.broker.router import Router
 from holdfast.broker.session import Numbers, Session, Subscription
@@ -22,13 +24,21 @@ from holdfast.protocol.encode import encode
 from holdfast.protocol.packets import MQTT_5_0, Connack, Connect, Disconnect
 from holdfast.protocol.reason_codes import (
     CLIENT_IDENTIFIER_NOT_VALID,
+    QUOTA_EXCEEDED,
     SESSION_TAKEN_OVER,
     SUCCESS,
 )
 from holdfast.protocol.receiver import Qos2Receiver
 from holdfast.protocol.topics import is_shared, is_sys_topic
 from holdfast.protocol.wire import STRING_BYTES_MAX
-from holdfast.store.records import OPEN, Snapshot, SubscriptionRecord, unpack_in_flight
+from holdfast.store.records import (
+    OPEN,
+    LossRecord,
+    Snapshot,
+    SubscriptionRecord,
+    unpack_gaps,
+    unpack_in_flight,
+)
 
 
 @final
@@ -40,9 +50,11 @@ class Sessions:
         limits: Limits,
         commits: Commits,
         router: Router,
+        queues: QueueLimits,
         delayed: Delayed,
         deadlines: Deadlines,
         counters: Counters,
+        events: list[Event],
         instance: str,
         connections: dict[int, Connection],
         numbers: Numbers,
@@ -50,9 +62,11 @@ class Sessions:
         self._limits = limits
         self._commits = commits
         self._router = router
+        self._queues = queues
         self._delayed = delayed
         self._deadlines = deadlines
         self._counters = counters
+        self._events = events
         self._instance = instance
         self._connections = connections
         self._by_client_id: dict[str, Session] = {}
@@ -65,6 +79,9 @@ class Sessions:
     @property
     def count(self) -> int:
         return len(self._by_number)
+
+    def get(self, number: int) -> Session | None:
+        return self._by_number.get(number)
 
     def find(self, client_id: str) -> Session | None:
         return self._by_client_id.get(client_id)
@@ -96,11 +113,14 @@ class Sessions:
             connection.client_id = client_id
         if packet.will is not None:
             check_will(packet.will, self._limits)
-        asked_s = _asked_expiry(packet)
+        asked_s = _asked_expiry(packet, self._limits)
         connection.asked_expiry_s = asked_s
         expiry_s = min(asked_s, self._limits.session_expiry_max_s)
         self._end_overdue(client_id, now_ms)
         session = self._by_client_id.get(client_id)
+        if session is None and 0 < self._limits.sessions_max <= self.count:
+            detail = f"expected at most {self._limits.sessions_max} sessions, this is one more"
+            raise Refused(QUOTA_EXCEEDED, detail)
         has_changed_store = False
         if session is not None:
             self._take_over(session, now_ms)
@@ -172,6 +192,7 @@ class Sessions:
             if receive_maximum is not None and receive_maximum < window:
                 window = receive_maximum
         session.window = window
+        self._queues.came(session)
         self._router.tree.set_online(session, True)
         self._router.groups.online(session)
         keep_alive_s = self._keep_alive_s(packet)
@@ -233,9 +254,13 @@ class Sessions:
         if old.is_v5:
             detail = "another connection has taken the session over"
             old.send_last(explained(old, Disconnect(SESSION_TAKEN_OVER), detail))
-        old.session = None
-        old.close()
-        self._connections.pop(old.number, None)
+        self._detach(session, old, now_ms)
+
+    def _detach(self, session: Session, connection: Connection, now_ms: int) -> None:
+        """End the connection that a session has."""
+        connection.session = None
+        connection.close()
+        self._connections.pop(connection.number, None)
         self.disconnected(session, now_ms)
 
     # --- leaving
@@ -254,6 +279,7 @@ class Sessions:
             session.is_behind = True
             session.position = self._commits.next_lsn
         self._router.tree.set_online(session, False)
+        self._queues.left(session)
         self._router.groups.offline(session)
         session.disconnected_at_ms = now_ms
         self._commits.touch_row(session)
@@ -266,6 +292,27 @@ class Sessions:
             else:
                 session.will_due_ms = now_ms + session.will_delay_s * 1000
                 self._await(WILL_DUE, session, session.will_due_ms)
+
+    def end_full(self, session: Session, now_ms: int) -> None:
+        """End a session whose queue is full, as the policy has it; what waited is lost."""
+        connection = session.connection
+        messages, size = self._queues.waiting(session)
+        self._counters.lost += messages
+        self._counters.lost_bytes += size
+        text = f"queue is full with {messages} messages, {size} bytes: the session is ended"
+        self._events.append(
+            Event(
+                WARNING, text, session.client_id, "" if connection is None else connection.address
+            )
+        )
+        if connection is None:
+            self._end(session, False, now_ms)
+            return
+        session.expiry_s = 0
+        if connection.is_v5:
+            detail = "the queue of the session is full"
+            connection.send_last(explained(connection, Disconnect(QUOTA_EXCEEDED), detail))
+        self._detach(session, connection, now_ms)
 
     def set_expiry(self, session: Session, expiry_s: int) -> None:
         """Change the Session Expiry Interval, as a DISCONNECT asks."""
@@ -360,6 +407,7 @@ class Sessions:
         ``is_online`` says how its subscriptions stand in the tree.
         """
         router = self._router
+        self._queues.ended(session, not is_online)
         for subscription in list(session.subscriptions.values()):
             if subscription.group is not None:
                 router.groups.leave(subscription)
@@ -404,7 +452,8 @@ class Sessions:
         """
         self._numbers.next = snapshot.next_session
         for record in snapshot.sessions:
-            session = Session(record.number, record.client_id, record.version, record.expiry_s)
+            expiry_s = min(record.expiry_s, self._limits.session_expiry_max_s)
+            session = Session(record.number, record.client_id, record.version, expiry_s)
             session.epoch = record.epoch
             session.will = record.will
             session.will_delay_s = record.will_delay_s
@@ -422,9 +471,13 @@ class Sessions:
             session.position = state.cursor
             self._restore_in_flight(session, state.in_flight)
             session.received = Qos2Receiver(state.received)
+            if state.gaps:
+                self._queues.restore_gaps(session, unpack_gaps(state.gaps))
         for subscription_record in snapshot.subscriptions:
             self._restore_subscription(subscription_record)
         self._router.groups.restored()
+        for loss in snapshot.losses:
+            self._restore_loss(loss)
         for retained in snapshot.retained:
             message = retained.message
             if message is not None:
@@ -433,6 +486,15 @@ class Sessions:
                     self._router.free_retained(message)
         for session in list(self._by_number.values()):
             self._restore_absence(session, now_ms)
+
+    def _restore_loss(self, loss: LossRecord) -> None:
+        session = self._by_number.get(loss.owner)
+        if session is not None:
+            self._queues.restore_loss(session, loss)
+            return
+        group = self._router.groups.get(loss.owner)
+        if group is not None:
+            self._queues.restore_loss(group, loss)
 
     def _restore_in_flight(self, session: Session, packed: bytes) -> None:
         numbers: dict[int, int] = {}
@@ -444,6 +506,7 @@ class Sessions:
                 group_of[packet_id] = group
         if group_of:
             session.group_of = group_of
+            self._router.note_unfiled(session)
 
     def _restore_subscription(self, record: SubscriptionRecord) -> None:
         session = self._by_number[record.session]
@@ -455,6 +518,7 @@ class Sessions:
             if session.closed is None:
                 session.closed = []
             session.closed.append(subscription)
+            self._router.note_unfiled(session)
             return
         if is_shared(subscription.topic_filter):
             self._router.groups.join(subscription, False)
@@ -487,6 +551,18 @@ class Sessions:
             if session is not None and session.is_behind:
                 count += 1
         return count
+
+    def behind_below(self, lsn: int) -> list[Session]:
+        """The sessions that have not been given all of the log below an lsn."""
+        return [
+            session
+            for session in self._by_number.values()
+            if session.is_behind and session.position < lsn and _reads_log(session)
+        ]
+
+    def groups_below(self, lsn: int) -> list[Group]:
+        """The shared groups that have not handed out all of the log below an lsn."""
+        return self._router.groups.behind_below(lsn)
 
     def needed_from(self) -> int:
         """The smallest lsn that a session still needs; all below it may be trimmed."""
@@ -521,10 +597,10 @@ def _reads_log(session: Session) -> bool:
     return False
 
 
-def _asked_expiry(packet: Connect) -> int:
-    """The Session Expiry Interval of a CONNECT in seconds; before 5.0 never, or at once."""
+def _asked_expiry(packet: Connect, limits: Limits) -> int:
+    """The Session Expiry Interval of a CONNECT in seconds; before 5.0 it is the operator's."""
     if packet.version != MQTT_5_0:
-        return 0 if packet.clean_start else EXPIRY_NEVER
+        return 0 if packet.clean_start else limits.session_expiry_default_s
     properties = packet.properties
     if properties is None or properties.session_expiry_interval is None:
         return 0

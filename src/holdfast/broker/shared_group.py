@@ -3,11 +3,12 @@
 import zlib
 from typing import Final, final
 
+from holdfast.broker.queue import LogReader
 from holdfast.broker.session import Session, Subscription
 from holdfast.broker.topic_tree import FilterNode
 from holdfast.message import Message
 from holdfast.protocol.topics import split_share
-from holdfast.store.records import GroupRecord, pack_lsns
+from holdfast.store.records import OPEN, FilterSpan, GroupRecord, pack_lsns
 
 ROUND_ROBIN: Final = 0
 LEAST_IN_FLIGHT: Final = 1
@@ -24,15 +25,16 @@ SHARED_STRATEGIES: Final = (  # the names of these numbers
 
 
 @final
-class Group:
+class Group(LogReader):
     """One shared group. It has at least one member, online or absent; the last one ends it.
 
-    While *live* all of the log so far has been handed out; once *behind* it keeps ``position``,
-    the first lsn that has not. ``returned`` holds older lsns that a member gave back.
+    ``returned`` holds lsns below its position that a member gave back. ``epoch`` grows when the
+    queue is forgotten.
     """
 
     def __init__(self, number: int, topic_filter: str, position: int) -> None:
-        self.number = number
+        super().__init__(number)
+        self.position = position
         self.topic_filter = topic_filter  # $share/name/filter
         self.inner_filter = split_share(topic_filter)[1]
         self.node: FilterNode | None = None
@@ -41,24 +43,26 @@ class Group:
         self.queueing = 0  # members at QoS 1 or 2: for them the group queues
         self.next = 0  # the member whose turn it is
         self.sticky: Subscription | None = None
-        self.is_ended = False
-        self.is_behind = False
-        self.position = position
-        self.epoch = 0  # grows when the queue is forgotten: reads under way are for nobody then
-        self.is_reading = False
         self.returned: list[int] = []
         # QoS 1 messages with members that a crash of the broker ends, so that they come back to
         # the group then: lsn by ``lent_key``.
         self.lent: dict[int, int] = {}
         self.stranded: dict[int, Session] = {}  # absent, with messages another may be given
-        self.is_recorded = False
         self.is_dirty = False
         self.is_lazy = False
+
+    @property
+    def name(self) -> str:
+        return self.topic_filter
+
+    def spans(self) -> list[FilterSpan]:
+        return [FilterSpan(self.inner_filter, 0, OPEN)]
 
     def record(self, next_lsn: int) -> GroupRecord:
         lsns = sorted(self.returned + list(self.lent.values()))
         cursor = self.position if self.is_behind else next_lsn
-        return GroupRecord(self.number, self.topic_filter, cursor, pack_lsns(lsns))
+        gaps = b"" if self.queue is None else self.queue.packed_gaps(cursor)
+        return GroupRecord(self.number, self.topic_filter, cursor, pack_lsns(lsns), gaps)
 
 
 def lent_key(session: Session, packet_id: int) -> int:

@@ -62,7 +62,7 @@ class Subscribing:
         waiting = session.retained_waiting
         retained_count = 0 if waiting is None else len(waiting) - session.retained_next
         for request in packet.requests:
-            refusal = _refusal(request, session)
+            refusal = _refusal(request, session, limits)
             if refusal == SUCCESS and retained_count >= RETAINED_WAITING_MAX:
                 refusal = QUOTA_EXCEEDED
             if refusal != SUCCESS:
@@ -162,6 +162,7 @@ class Subscribing:
             if session.closed is None:
                 session.closed = []
             session.closed.append(old)
+            router.note_unfiled(session)
             if session.is_recorded:
                 commits.put_subscription(old.record())
         elif session.is_recorded:
@@ -173,12 +174,17 @@ def _is_identifier_in_use(session: Session, connection: Connection, packet_id: i
     return connection.is_v5 and session.received.holds(packet_id)
 
 
-def _refusal(request: SubscriptionRequest, session: Session) -> int:
+def _refusal(request: SubscriptionRequest, session: Session, limits: Limits) -> int:
     """The reason code that refuses a filter, SUCCESS for one to accept."""
     fault = _filter_fault(request.topic_filter)
     if fault != SUCCESS:
         return fault
     if session.closed is not None and len(session.closed) >= ENDED_SUBSCRIPTIONS_MAX:
+        return QUOTA_EXCEEDED
+    if (
+        0 < limits.subscriptions_max <= len(session.subscriptions)
+        and request.topic_filter not in session.subscriptions
+    ):
         return QUOTA_EXCEEDED
     return SUCCESS
 

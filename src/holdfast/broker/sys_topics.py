@@ -8,11 +8,11 @@ docs/reference/sys-topics.md says what each topic means.
 from math import exp
 from typing import Final, final
 
-from holdfast.broker.commits import Commits
 from holdfast.broker.counters import Counters
-from holdfast.broker.limits import LATENCIES_MAX, LOG_MARKS_MAX
+from holdfast.broker.limits import LATENCIES_MAX
 from holdfast.broker.router import Router
 from holdfast.broker.sessions import Sessions
+from holdfast.broker.space import LogSpace
 
 SYS_ROOT: Final = "$SYS/broker/"
 LOAD_MINUTES: Final = (1, 5, 15)
@@ -31,20 +31,19 @@ class SysTopics:
         now_ms: int,
         router: Router,
         sessions: Sessions,
-        commits: Commits,
+        space: LogSpace,
         counters: Counters,
     ) -> None:
         self._version = version
         self._router = router
         self._sessions = sessions
-        self._commits = commits
+        self._space = space
         self._counters = counters
         self._started_ms = now_ms
         self._published_ms = now_ms
         self._values: dict[str, str] = {}  # what is retained, by topic
         self._payload_bytes = 0  # of it
         self._loads: dict[str, Load] = {}
-        self._log = LogMarks(commits.next_lsn)
         self._latencies = Latencies()
 
     def note_commit(self, took_us: int) -> None:
@@ -89,6 +88,8 @@ class SysTopics:
         values["publish/messages/received"] = str(counters.received)
         values["publish/messages/sent"] = str(counters.sent)
         values["publish/messages/dropped"] = str(counters.dropped)
+        values["queues/messages/lost"] = str(counters.lost)
+        values["queues/bytes/lost"] = str(counters.lost_bytes)
         values["publish/bytes/received"] = str(counters.received_payload_bytes)
         values["publish/bytes/sent"] = str(counters.sent_payload_bytes)
         values["bytes/received"] = str(counters.bytes_received)
@@ -125,18 +126,13 @@ class SysTopics:
         retained = self._router.retained
         retained_count = retained.count - len(self._values)
         retained_bytes = retained.payload_bytes - self._payload_bytes
-        log = self._log
-        log.update(
-            self._sessions.needed_from(),
-            self._commits.next_lsn,
-            self._counters.logged_payload_bytes,
-        )
+        space = self._space
         values["retained messages/count"] = str(retained_count)
-        values["store/messages/count"] = str(retained_count + log.count)
+        values["store/messages/count"] = str(retained_count + space.log_messages)
         values["messages/stored"] = values["store/messages/count"]
-        values["store/messages/bytes"] = str(retained_bytes + log.payload_bytes)
-        values["store/log/messages"] = str(log.count)
-        values["store/log/bytes"] = str(log.payload_bytes)
+        values["store/messages/bytes"] = str(retained_bytes + space.log_bytes)
+        values["store/log/messages"] = str(space.log_messages)
+        values["store/log/bytes"] = str(space.log_bytes)
         values["store/sessions_behind"] = str(self._sessions.count_behind())
         values["store/commits/count"] = str(self._counters.commits)
         p50_us, p99_us, maximum_us = self._latencies.take()
@@ -163,57 +159,6 @@ class Load:
         for index in range(len(LOAD_MINUTES)):
             rest = exp(-elapsed_ms / (60_000.0 * LOAD_MINUTES[index]))
             self.averages[index] = per_minute + rest * (self.averages[index] - per_minute)
-
-
-@final
-class LogMarks:
-    """How much of the log is not trimmed, from what has been logged and what is still needed.
-
-    ``count`` is exact: the entries, committed or not, from the oldest on that a session needs. The
-    store holds some more for a while, until it has trimmed them. ``payload_bytes`` counts those of
-    them that were logged since the start; the broker does not know how large older ones are. Only
-    some points of the log are marked, and between two of them all entries are taken to be of the
-    same size.
-    """
-
-    def __init__(self, next_lsn: int) -> None:
-        self.count = 0
-        self.payload_bytes = 0
-        self._needed = 0
-        # Marks: all entries of this run below the lsn are of so many bytes together.
-        self._lsns = [next_lsn]
-        self._totals = [0]
-
-    def update(self, needed_from: int, next_lsn: int, logged_bytes: int) -> None:
-        """Take the oldest needed lsn, the end of the log, and the bytes of all logged so far."""
-        # A session that turns to the log late may name an lsn that is trimmed already.
-        self._needed = max(self._needed, needed_from)
-        self.count = next_lsn - self._needed
-        if next_lsn > self._lsns[-1]:
-            if len(self._lsns) == LOG_MARKS_MAX:
-                # Half of them, the first and the last among these.
-                del self._lsns[1:-1:2]
-                del self._totals[1:-1:2]
-            self._lsns.append(next_lsn)
-            self._totals.append(logged_bytes)
-        self._forget()
-        self.payload_bytes = logged_bytes - self._total_below(self._needed)
-
-    def _forget(self) -> None:
-        """Let the marks go that lie below the one before the oldest needed lsn."""
-        gone = 0
-        while gone + 1 < len(self._lsns) and self._lsns[gone + 1] <= self._needed:
-            gone += 1
-        del self._lsns[:gone]
-        del self._totals[:gone]
-
-    def _total_below(self, lsn: int) -> int:
-        """The bytes logged below an lsn, which lies before the second mark, if there is one."""
-        first = self._lsns[0]
-        if lsn <= first or len(self._lsns) == 1:
-            return self._totals[0]
-        entries = self._lsns[1] - first
-        return self._totals[0] + (self._totals[1] - self._totals[0]) * (lsn - first) // entries
 
 
 @final

@@ -1,7 +1,7 @@
 """All subscriptions by topic filter, and the matches of a topic, cached.
 
-A node knows the online subscriptions of its filter one by one, and of the absent durable ones
-only how many there are: an absent session costs nothing when a message is published.
+A node tallies what is logged for the absent sessions of its filter, all of them together: one that
+is absent costs nothing of its own when a message is published.
 """
 
 from typing import TYPE_CHECKING, final
@@ -14,8 +14,27 @@ if TYPE_CHECKING:
 
 
 @final
+class Tally:
+    """What was logged under one filter for absent sessions, who note where it stood as they left.
+
+    Past ``check_messages`` or ``check_bytes`` one of them may have come to the limit of its queue.
+    ``full`` counts those that have, and make their publishers be refused.
+    """
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.bytes = 0
+        self.check_messages = 0
+        self.check_bytes = 0
+        self.full = 0
+
+
+@final
 class FilterNode:
-    """One topic filter with its subscriptions. ``generation`` grows with each change."""
+    """One topic filter with its subscriptions. ``generation`` grows with each change.
+
+    The absent ones at QoS 1 and 2 are a chain, through ``Subscription.absent_next``.
+    """
 
     def __init__(self, level: str, parent: "FilterNode | None") -> None:
         self.level = level
@@ -23,7 +42,11 @@ class FilterNode:
         self.children: dict[str, FilterNode] | None = None
         self.filed = 0  # all subscriptions and shared groups of this filter
         self.online: dict[int, Subscription] | None = None  # by session number
-        self.absent = 0  # those at QoS 1 or 2 whose session is not online
+        self.first_absent: Subscription | None = None
+        self.tally: Tally | None = None
+        # What its subscriptions needed of the log at the pass of this number: see ``space``.
+        self.needs: list[tuple[int, int]] | None = None
+        self.needs_pass = 0
         self.groups: dict[int, Group] | None = None  # by number
         self.generation = 0
 
@@ -43,7 +66,12 @@ class Route:
         self.nodes_generation = 0
         self.targets: list[Subscription] = []
         self.groups: list[Group] = []
-        self.has_absent = False
+        self.absent: list[FilterNode] = []  # with absent sessions at QoS 1 or 2
+
+    @property
+    def has_absent(self) -> bool:
+        """Whether anybody absent waits for messages of this topic."""
+        return len(self.absent) > 0
 
     def is_current(self, tree_generation: int) -> bool:
         if self.tree_generation != tree_generation:
@@ -153,6 +181,10 @@ class TopicTree:
         self._fill(route)
         return route
 
+    def matching(self, topic: str) -> list[FilterNode]:
+        """The nodes of the filters that match a topic; the cache of routes is left alone."""
+        return _collect(self._root, topic.split("/"), topic[0] == "$")
+
     def forget_routes(self) -> None:
         """Empty the cache."""
         self._routes.clear()
@@ -165,7 +197,11 @@ class TopicTree:
                 node.online = online
             online[subscription.session.number] = subscription
         elif subscription.qos > 0:
-            node.absent += 1
+            first = node.first_absent
+            subscription.absent_next = first
+            if first is not None:
+                first.absent_before = subscription
+            node.first_absent = subscription
         node.generation += 1
 
     def _leave(self, node: FilterNode, subscription: Subscription, was_online: bool) -> None:
@@ -176,8 +212,17 @@ class TopicTree:
             if not online:
                 node.online = None
         elif subscription.qos > 0:
-            assert node.absent > 0
-            node.absent -= 1
+            before = subscription.absent_before
+            after = subscription.absent_next
+            if before is not None:
+                before.absent_next = after
+            else:
+                assert node.first_absent is subscription
+                node.first_absent = after
+            if after is not None:
+                after.absent_before = before
+            subscription.absent_before = None
+            subscription.absent_next = None
         node.generation += 1
 
     def _prune(self, node: FilterNode) -> None:
@@ -197,12 +242,12 @@ class TopicTree:
         route.nodes = nodes
         route.tree_generation = self._generation
         generation = 0
-        route.has_absent = False
+        route.absent = []
         route.groups = []
         for node in nodes:
             generation += node.generation
-            if node.absent > 0:
-                route.has_absent = True
+            if node.first_absent is not None:
+                route.absent.append(node)
             if node.groups is not None:
                 route.groups.extend(node.groups.values())
         route.nodes_generation = generation

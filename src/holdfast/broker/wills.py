@@ -5,9 +5,8 @@ Source: MQTT 5.0 §3.1.2.5, §3.1.3.2.
 
 from holdfast.broker.delayed import address_of, is_delayed
 from holdfast.broker.limits import Limits
-from holdfast.broker.publishing import is_format_broken
 from holdfast.errors import ProtocolError, Refused
-from holdfast.message import NEVER, Message
+from holdfast.message import NEVER, Message, is_format_broken
 from holdfast.protocol.packets import Will
 from holdfast.protocol.properties import forwarded_properties
 from holdfast.protocol.reason_codes import (

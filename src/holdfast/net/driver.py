@@ -15,21 +15,21 @@ from holdfast.auth.interface import Authenticator
 from holdfast.broker.authentication import AuthReply, AuthStep, refuse
 from holdfast.broker.broker import Broker
 from holdfast.broker.connection import Connection
-from holdfast.broker.delivery import ReadWanted
+from holdfast.broker.delivery import COUNT, ReadWanted
 from holdfast.logs import get_logger
 from holdfast.net.connection import NetConnection
 from holdfast.net.event_log import EventLog
+from holdfast.net.upkeep import Upkeep
 from holdfast.net.worker import Worker
 from holdfast.protocol.reason_codes import SERVER_UNAVAILABLE
 from holdfast.store.interface import Store
-from holdfast.store.records import LogEntry, LogSlice
+from holdfast.store.records import LogCount, LogEntry, LogSlice
 
-TRIM_INTERVAL_S: Final = 1.0  # between two looks at what the log no longer needs
 TICK_MS_MIN: Final = 1
 
 _log = get_logger(__name__)
 
-ReadResult = LogSlice | list[LogEntry]
+ReadResult = LogSlice | LogCount | list[LogEntry]
 
 
 class Driver:
@@ -77,10 +77,13 @@ class Driver:
         self._is_stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = -1
-        self._trim_to = 0  # below this lsn the batch under way makes the log needless
-        self._trimmed_to = 0
-        self._is_trim_due = False
-        self._trim_timer: asyncio.TimerHandle | None = None
+        self._upkeep = Upkeep(
+            broker=broker,
+            store=store,
+            writer=self._writer,
+            schedule=self._schedule,
+            failed=self._stop_for,
+        )
         self._settled: asyncio.Future[None] | None = None  # set while ``stop`` waits for it
 
     def protocol(self) -> NetConnection:
@@ -89,6 +92,7 @@ class Driver:
 
     def start(self) -> None:
         """Take the first turn: the wills of connections that a crash has ended, for instance."""
+        self._upkeep.start()
         self._schedule()
 
     # --- what the connections report
@@ -143,6 +147,7 @@ class Driver:
         self._write()
         for wanted in broker.take_reads():
             self._read(wanted)
+        self._upkeep.begin_work()
         for step in broker.take_auth_steps():
             self._authenticate(step)
         if events := broker.take_events():
@@ -156,11 +161,14 @@ class Driver:
         if self._is_commit_done:
             self._is_commit_done = False
             broker.committed(self._commit_took_us)
+        self._upkeep.take_results()
         if self._reads_done:
             done, self._reads_done = self._reads_done, []
             for wanted, found in done:
                 if isinstance(found, LogSlice):
                     broker.read_done(wanted, found)
+                elif isinstance(found, LogCount):
+                    broker.count_done(wanted, found)
                 else:
                     broker.fetch_done(wanted, found)
         if self._auth_done:
@@ -213,18 +221,16 @@ class Driver:
             return
         while (batch := broker.take_batch()) is not None:
             if not batch.is_empty:
-                self._trim_to = self._take_trim_point()
+                self._upkeep.committing()
                 self._commit_from_ns = time.perf_counter_ns()
                 self._writer.submit(partial(self._store.commit, batch), self._commit_done)
-                self._set_trim_timer()
                 return
             # Only sends waited: nothing needs the disk.
             broker.committed()
             broker.finish_turn()
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
-        if self._is_trim_due:
-            self._submit_trim(self._take_trim_point())
+        self._upkeep.idle()
 
     def _commit_done(self, _: object, error: BaseException | None) -> None:
         if error is not None:
@@ -232,7 +238,7 @@ class Driver:
             return
         self._is_commit_done = True
         self._commit_took_us = (time.perf_counter_ns() - self._commit_from_ns) // 1000
-        self._submit_trim(self._trim_to)
+        self._upkeep.committed()
         # Used at once; a turn that is already scheduled will find nothing left to do.
         self._turn()
 
@@ -240,7 +246,8 @@ class Driver:
         request = wanted.request
         job: Callable[[], ReadResult]
         if request is not None:
-            job = partial(self._store.read, request)
+            is_count = wanted.purpose == COUNT
+            job = partial(self._store.count if is_count else self._store.read, request)
         else:
             job = partial(self._store.fetch, wanted.lsns)
         self._reader.submit(job, partial(self._read_done, wanted))
@@ -271,36 +278,6 @@ class Driver:
             )
             reply = refuse(SERVER_UNAVAILABLE)
         self._auth_done.append((step, reply))
-        self._schedule()
-
-    # --- trimming
-
-    def _take_trim_point(self) -> int:
-        """Where to trim to, once what is in memory now is durable; 0 if it is not time yet."""
-        if not self._is_trim_due:
-            return 0
-        self._is_trim_due = False
-        return self._broker.trim_point()
-
-    def _submit_trim(self, below_lsn: int) -> None:
-        if below_lsn > self._trimmed_to:
-            self._trimmed_to = below_lsn
-            self._trim_step(None, None)
-
-    def _trim_step(self, has_more: object, error: BaseException | None) -> None:
-        """Trim in steps that commits can come between."""
-        if error is not None:
-            self._stop_for(error)
-        elif has_more is not False and not self._is_stopped:
-            self._writer.submit(partial(self._store.trim, self._trimmed_to), self._trim_step)
-
-    def _set_trim_timer(self) -> None:
-        if self._trim_timer is None:
-            self._trim_timer = self._loop.call_later(TRIM_INTERVAL_S, self._trim_timer_fired)
-
-    def _trim_timer_fired(self) -> None:
-        self._trim_timer = None
-        self._is_trim_due = True
         self._schedule()
 
     # --- time
@@ -346,9 +323,9 @@ class Driver:
                 self._settled = self._loop.create_future()
                 await self._settled
             self._is_stopped = True
-        for timer in (self._timer, self._trim_timer):
-            if timer is not None:
-                timer.cancel()
+        self._upkeep.stop()
+        if self._timer is not None:
+            self._timer.cancel()
         for connection in list(self._connections.values()):
             connection.close()
         if self._auth_worker is not None:

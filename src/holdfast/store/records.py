@@ -159,12 +159,20 @@ class DelayedRecord:
         self.message = message
 
 
+# Why messages were lost: the numbers and the names.
+LOST_TO_QUEUE_LIMIT: Final = 1
+LOST_TO_LOG_LIMIT: Final = 2
+LOST_TO_AGE: Final = 3
+LOST_TO_DAMAGE: Final = 4
+LOSS_REASONS: Final = ("none", "queue limit", "log limit", "age", "damage")
+
+
 @final
 class LossRecord:
     """What a session or group, by its number, has lost so far to a limit or to damage.
 
     ``messages`` and ``bytes`` (payload and properties) count all losses, ``at_ms`` is the Unix time
-    of the last one and ``reason`` its cause, a number that the broker gives a meaning.
+    of the last one and ``reason`` its cause, a number of LOSS_REASONS.
     """
 
     def __init__(self, owner: int, messages: int, bytes: int, at_ms: int, reason: int) -> None:
