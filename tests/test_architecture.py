@@ -43,6 +43,7 @@ PURE: Final = (
     "protocol",
     "broker",
     "store.blocks",
+    "store.checked_rows",
     "store.checksums",
     "store.records",
 )

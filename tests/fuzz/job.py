@@ -33,6 +33,7 @@ INSTRUMENTED: Final = [
     "holdfast.protocol",
     "holdfast.broker",
     "holdfast.store.blocks",
+    "holdfast.store.checked_rows",
     "holdfast.store.checksums",
     "holdfast.store.records",
 ]

@@ -12,6 +12,8 @@ from zlib import crc32
 
 from mypy_extensions import i64
 
+from holdfast.errors import StoreCorrupt
+
 Value = int | str | bytes | None
 
 UNCHECKED: Final = 0  # the checksum of a row that an older format wrote
@@ -74,9 +76,19 @@ def block_checksum(lsn: int, last_lsn: int, topic: int, target: int, data: bytes
     return known(add_bytes(crc, data))
 
 
-def is_sound(row: Sequence[object], checksum: object) -> bool:
-    """Whether this is the row that was written, as far as its checksum can tell."""
-    return checksum in (UNCHECKED, row_checksum(row))
+def check_row(table: str, key: object, row: Sequence[object], checksum: object) -> None:
+    """Raise StoreCorrupt if this is not the row that was written, as far as that can be told."""
+    if checksum != UNCHECKED:
+        found = row_checksum(row)
+        if checksum != found:
+            raise damaged(table, key, checksum, found)
+
+
+def damaged(table: str, key: object, expected: object, found: int) -> StoreCorrupt:
+    """The error for a row whose checksum is another."""
+    return StoreCorrupt(
+        f"table {table}, row {key}: expected the checksum {expected}, that of its values is {found}"
+    )
 
 
 def known(crc: i64) -> i64:

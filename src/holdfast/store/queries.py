@@ -46,6 +46,16 @@ class Queries:
         found: list[tuple[int, str]] = self._array(sql, *arguments)
         return found
 
+    def checked_names(self, sql: str, *arguments: Argument) -> list[tuple[int, str, int]]:
+        """The JSON array of numbers, names and checksums that a statement gives."""
+        found: list[tuple[int, str, int]] = self._array(sql, *arguments)
+        return found
+
+    def found_names(self, sql: str, *arguments: Argument) -> list[tuple[int, str, int, int]]:
+        """The JSON array of the same, each with one more number, that a statement gives."""
+        found: list[tuple[int, str, int, int]] = self._array(sql, *arguments)
+        return found
+
     def rows(self, sql: str, *arguments: Argument) -> list[list[int]]:
         """The JSON array of arrays of numbers that a statement gives."""
         found: list[list[int]] = self._array(sql, *arguments)

@@ -4,6 +4,8 @@ Everything of a batch goes through one transaction of few, large statements. ``d
 (store.md) says why, with figures.
 """
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, final
 
@@ -31,8 +33,12 @@ from holdfast.store.sqlite_writer import BatchWriter
 FILE_NAME: Final = "holdfast.db"
 
 
-def open_store(data_dir: Path, vfs: str | None = None) -> "SqliteStore":
+def open_store(
+    data_dir: Path, vfs: str | None = None, clock_ns: Callable[[], int] = time.perf_counter_ns
+) -> "SqliteStore":
     """Open the store in a folder; both are made if they are missing.
+
+    By the clock, which counts nanoseconds, steps of upkeep stay short.
 
     The caller holds the folder's ``DataLock``. Raises StoreTooNew for a newer format and
     StoreCorrupt for what is no store, both left untouched, and StoreError for all else.
@@ -44,14 +50,16 @@ def open_store(data_dir: Path, vfs: str | None = None) -> "SqliteStore":
     except OSError as error:
         raise StoreError(f"{path}: cannot read the store: {error.strerror}") from error
     make_file(path)
-    return SqliteStore(path, format_number, vfs)
+    return SqliteStore(path, format_number, vfs, clock_ns)
 
 
 @final
 class SqliteStore:
     """See ``Store``; made by ``open_store``."""
 
-    def __init__(self, path: Path, format_number: int, vfs: str | None) -> None:
+    def __init__(
+        self, path: Path, format_number: int, vfs: str | None, clock_ns: Callable[[], int]
+    ) -> None:
         """Open a file that ``check_file`` has looked at."""
         self._path = path
         self._is_closed = False
@@ -70,7 +78,7 @@ class SqliteStore:
         except StoreCorrupt as error:
             raise StoreCorrupt(f"{path}: {doing} failed: {error}") from error
         self._reader = SqliteReader(path, reading)
-        self._upkeep = Upkeep(self._writing, self._writer, self._reader)
+        self._upkeep = Upkeep(self._writing, self._writer, self._reader, clock_ns)
 
     def _prepare(self, format_number: int) -> BatchWriter:
         """Make or migrate the tables, and read what is counted."""
@@ -171,4 +179,10 @@ class SqliteStore:
 
     def maintain(self) -> bool:
         """See ``Store.maintain``."""
-        return self._upkeep.maintain()
+        doing = "upkeep"
+        try:
+            return self._upkeep.maintain()
+        except apsw.Error as error:
+            raise store_error(self._path, doing, error) from error
+        except StoreCorrupt as error:
+            raise StoreCorrupt(f"{self._path}: {doing} failed: {error}") from error

@@ -7,7 +7,7 @@ from typing import Final, final
 
 import apsw
 
-from holdfast.errors import StoreError
+from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.store import schema
 from holdfast.store.queries import Queries
 from holdfast.store.schema import store_error
@@ -65,6 +65,8 @@ class Writing:
                 raise failure from error
             self._failure = f"{self.path}: {doing} failed ({error})"
             self._roll_back()
+            if isinstance(error, StoreCorrupt):
+                raise StoreCorrupt(f"{self.path}: {doing} failed: {error}") from error
             raise
 
     def close(self) -> None:

@@ -10,12 +10,12 @@ import apsw
 
 from holdfast.errors import StoreCorrupt
 from holdfast.store.blocks import decode_block_part
-from holdfast.store.checksums import UNCHECKED, block_checksum
+from holdfast.store.checksums import UNCHECKED, block_checksum, check_row, damaged
 from holdfast.store.queries import Queries, as_json
 from holdfast.store.records import LogCount, LogEntry, LogSlice, ReadRequest
 from holdfast.store.schema import store_error
 from holdfast.store.spans import Interval, SliceBuilder, clipped, merged
-from holdfast.store.sqlite_rows import damaged
+from holdfast.store.sqlite_damage import find_damage
 from holdfast.store.sqlite_topics import SqliteTopics
 from holdfast.store.topic_sets import LISTED_TOPICS_MAX, TopicSet, is_exact, mark
 
@@ -99,8 +99,8 @@ SELECT {_BLOCK} FROM (
 """
 _LOG_TOPICS: Final = """
 SELECT json_group_array(json_array(
-    EXISTS (SELECT 1 FROM log WHERE target = 0 AND topic = number), name
-)) FROM (SELECT number, name FROM topics WHERE name > ?1 ORDER BY name LIMIT ?2)
+    number, name, crc, EXISTS (SELECT 1 FROM log WHERE target = 0 AND topic = number)
+)) FROM (SELECT number, name, crc FROM topics WHERE name > ?1 ORDER BY name LIMIT ?2)
 """
 _TARGETS: Final = """
 WITH RECURSIVE found (target) AS (
@@ -113,6 +113,14 @@ SELECT json_group_array(target) FROM found WHERE target IS NOT NULL
 """
 _OLDEST: Final = """
 SELECT json_group_array(json_array(last_lsn + 1, last_lsn + 1 - lsn, size)) FROM (
+    SELECT lsn, last_lsn, length(data) AS size FROM log
+    WHERE lsn >= ?1 AND lsn < ?2 ORDER BY lsn
+)
+"""
+_OLDEST_SUMS: Final = """
+SELECT json_array(
+    ifnull(max(last_lsn) + 1, 0), ifnull(sum(last_lsn + 1 - lsn), 0), ifnull(sum(size), 0)
+) FROM (
     SELECT lsn, last_lsn, length(data) AS size FROM log
     WHERE lsn >= ?1 ORDER BY lsn LIMIT ?2
 )
@@ -193,11 +201,14 @@ class SqliteReader:
         found: list[str] = []
         while len(found) < limit:
             with self._snapshot():
-                names = self._queries.numbered_names(_LOG_TOPICS, after, TOPICS_PER_STEP)
-            found += [name for has_entries, name in names if has_entries]
-            if len(names) < TOPICS_PER_STEP:
+                topics = self._queries.found_names(_LOG_TOPICS, after, TOPICS_PER_STEP)
+                for number, name, crc, has_messages in topics:
+                    if has_messages:
+                        check_row("topics", number, (number, name), crc)
+                        found.append(name)
+            if len(topics) < TOPICS_PER_STEP:
                 break
-            after = names[-1][1]
+            after = topics[-1][1]
         return found[:limit]
 
     def targets(self, after: int, limit: int) -> list[int]:
@@ -213,14 +224,20 @@ class SqliteReader:
         size = 0
         while True:
             with self._snapshot():
-                blocks = self._queries.rows(_OLDEST, position, SCANNED_BLOCKS_MAX)
-                for position, entries, block_bytes in blocks:
-                    count += entries
-                    size += block_bytes
-                    if 0 < messages <= count or 0 < bytes <= size:
-                        return position
-                if len(blocks) < SCANNED_BLOCKS_MAX:
+                end, found, found_bytes = self._queries.numbers(
+                    _OLDEST_SUMS, position, SCANNED_BLOCKS_MAX
+                )
+                if found == 0:
                     return self._queries.number(_NEXT_LSN)
+                if 0 < messages <= count + found or 0 < bytes <= size + found_bytes:
+                    for row in self._queries.rows(_OLDEST, position, end):
+                        count += row[1]
+                        size += row[2]
+                        if 0 < messages <= count or 0 < bytes <= size:
+                            return row[0]
+            position = end
+            count += found
+            size += found_bytes
 
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
@@ -233,10 +250,23 @@ class SqliteReader:
                     yield
                 finally:
                     self._connection.execute("COMMIT")
+            except apsw.SQLError as error:
+                damage = find_damage(self._connection.cursor(), ("topics", "log"))
+                raise (
+                    store_error(self._path, doing, error)
+                    if damage is None
+                    else StoreCorrupt(f"{self._path}: {doing} failed: {damage}")
+                ) from error
             except apsw.Error as error:
                 raise store_error(self._path, doing, error) from error
             except StoreCorrupt as error:
                 raise StoreCorrupt(f"{self._path}: {doing} failed: {error}") from error
+            except (TypeError, ValueError) as error:
+                # A row may have other types than the table, or names that are none.
+                damage = find_damage(self._connection.cursor(), ("topics", "log"))
+                if damage is None:
+                    raise
+                raise StoreCorrupt(f"{self._path}: {doing} failed: {damage}") from error
 
 
 @final
@@ -407,9 +437,17 @@ class _Read:
     def _parts_of(self, block: _Block, reach: int) -> list[Interval]:
         """The stretches of a block that are asked for, below ``reach``."""
         request = self._request
-        own = [(request.position, request.end)]
         parts: list[Interval] = []
-        for low, high in self._of(block.topic) if block.target == 0 else own:
+        if block.target == 0:
+            intervals = self._of(block.topic)
+        else:
+            intervals = [(request.position, request.end)] if block.target == request.session else []
+        if not intervals:
+            raise StoreCorrupt(
+                f"an index of table log names row {block.lsn} for what it is not: its topic is"
+                f" {block.topic}, its target {block.target}"
+            )
+        for low, high in intervals:
             low = max(low, block.lsn)
             high = min(high, block.last_lsn + 1, reach)
             if low < high:

@@ -5,15 +5,12 @@ from typing import Final, final
 
 import apsw
 
-from holdfast.errors import StoreCorrupt
 from holdfast.store.blocks import encode_message
-from holdfast.store.checksums import UNCHECKED, Value, is_sound, row_checksum
+from holdfast.store.checksums import Value, row_checksum
 from holdfast.store.records import (
     GroupRecord,
     LossRecord,
     SessionRecord,
-    StateRecord,
-    SubscriptionRecord,
     TimeMark,
 )
 
@@ -57,20 +54,6 @@ INSERT_LOSSES: Final = Insert("losses", 6)
 INSERT_TIME_MARKS: Final = Insert("time_marks", 3)
 
 
-def check_row(table: str, key: object, row: Sequence[object], checksum: object) -> None:
-    """Raise StoreCorrupt if this is not the row that was written."""
-    if not is_sound(row, checksum):
-        raise damaged(table, key, checksum, row_checksum(row))
-
-
-def damaged(table: str, key: object, expected: object, found: int) -> StoreCorrupt:
-    """The error for a row whose checksum is another."""
-    assert expected != UNCHECKED
-    return StoreCorrupt(
-        f"table {table}, row {key}: expected the checksum {expected}, that of its values is {found}"
-    )
-
-
 def session_values(records: list[SessionRecord]) -> list[Value]:
     values: list[Value] = []
     for record in records:
@@ -87,31 +70,6 @@ def session_values(records: list[SessionRecord]) -> list[Value]:
             record.will_delay_s,
             record.will_due_ms,
         )
-        values += row
-        values.append(row_checksum(row))
-    return values
-
-
-def subscription_values(records: list[SubscriptionRecord]) -> list[Value]:
-    values: list[Value] = []
-    for record in records:
-        row = (
-            record.session,
-            record.topic_filter,
-            record.from_lsn,
-            record.until_lsn,
-            record.options,
-            record.identifier,
-        )
-        values += row
-        values.append(row_checksum(row))
-    return values
-
-
-def state_values(records: list[StateRecord]) -> list[Value]:
-    values: list[Value] = []
-    for record in records:
-        row = (record.session, record.cursor, record.in_flight, record.received, record.gaps)
         values += row
         values.append(row_checksum(row))
     return values

@@ -3,6 +3,7 @@
 from typing import Final, final
 
 from holdfast.errors import StoreCorrupt
+from holdfast.store.checksums import check_row
 from holdfast.store.queries import Queries, as_json
 from holdfast.store.topic_sets import TopicSet, is_exact, topic_of
 
@@ -20,12 +21,13 @@ SELECT json_array(
 )
 """
 _NUMBERS: Final = """
-SELECT json_group_array(ifnull((SELECT number FROM topics WHERE name = asked.value), 0))
-FROM json_each(?1) AS asked
+SELECT json_group_array(json(ifnull((
+    SELECT json_array(number, crc) FROM topics WHERE name = asked.value
+), '[0,0]'))) FROM json_each(?1) AS asked
 """
 _NAMES: Final = """
-SELECT json_group_array((SELECT name FROM topics WHERE number = asked.value))
-FROM json_each(?1) AS asked
+SELECT json_group_array(json_array(topics.number, name, crc))
+FROM json_each(?1) AS asked CROSS JOIN topics ON topics.number = asked.value
 """
 # Two ways through the topics above a number: by number, where only names that end as the filter
 # does are given, or by name, where there is a prefix and there are many new topics.
@@ -68,9 +70,13 @@ class SqliteTopics:
         """The topics that filters without wildcards match, where they are in the store."""
         names = [topic_of(topic_filter) for topic_filter in topic_filters]
         # A name is looked up each time: once removed, it may have come back with another number.
-        numbers = self._queries.numbers(_NUMBERS, as_json(names)) if names else []
-        found = zip(topic_filters, numbers, strict=True)
-        return {topic_filter: number for topic_filter, number in found if number > 0}
+        rows = self._queries.rows(_NUMBERS, as_json(names)) if names else []
+        found: dict[str, int] = {}
+        for topic_filter, name, (number, crc) in zip(topic_filters, names, rows, strict=True):
+            if number > 0:
+                check_row("topics", number, (number, name), crc)
+                found[topic_filter] = number
+        return found
 
     def matching(self, topic_filter: str) -> TopicSet:
         """The topics that a filter with wildcards matches, except the parent of its prefix."""
@@ -97,14 +103,14 @@ class SqliteTopics:
         if missing:
             if len(known) > NAMES_MAX:
                 known.clear()
-            for number, name in zip(
-                missing, self._queries.names(_NAMES, as_json(missing)), strict=True
-            ):
-                if name is None:
-                    raise StoreCorrupt(f"topic {number} has messages but no name")
+            for number, name, crc in self._queries.checked_names(_NAMES, as_json(missing)):
+                check_row("topics", number, (number, name), crc)
                 found[number] = name
                 if len(name) <= NAME_CHARACTERS_MAX:
                     known[number] = name
+            for number in missing:
+                if number not in found:
+                    raise StoreCorrupt(f"table topics: expected a row {number}, there is none")
         return found
 
     def _is_aged(self, topics: TopicSet) -> bool:

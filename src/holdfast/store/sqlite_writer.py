@@ -4,7 +4,8 @@ from typing import Final, cast, final
 
 from holdfast.errors import StoreCorrupt
 from holdfast.store.blocks import encode_blocks, encode_message, unknown_topics
-from holdfast.store.checksums import Value, row_checksum
+from holdfast.store.checked_rows import state_values, subscription_values
+from holdfast.store.checksums import Value, check_row, row_checksum
 from holdfast.store.queries import as_json
 from holdfast.store.records import Batch, DelayedRecord, RetainedRecord
 from holdfast.store.sqlite_connection import Writing
@@ -19,12 +20,9 @@ from holdfast.store.sqlite_rows import (
     INSERT_SUBSCRIPTIONS,
     INSERT_TIME_MARKS,
     INSERT_TOPICS,
-    check_row,
     group_values,
     loss_values,
     session_values,
-    state_values,
-    subscription_values,
     time_mark_values,
 )
 from holdfast.store.tally import LogTally

@@ -1,0 +1,33 @@
+"""How much one step of upkeep takes on, so that none holds a commit up for long."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, final
+
+STEP_NS: Final = 1_000_000  # what a step may take: about as long as a commit
+
+
+@final
+class StepSize:
+    """A number that follows how long the steps take: halved after a long one, doubled slowly.
+
+    A step that waited for the disk, or for the interpreter, was a long one too: on a busy machine
+    steps become small.
+    """
+
+    def __init__(self, *, least: int, start: int, most: int, clock_ns: Callable[[], int]) -> None:
+        self._least = least
+        self._most = max(least, most)
+        self._clock_ns = clock_ns
+        self.value = min(start, self._most)
+
+    @contextmanager
+    def step(self) -> Iterator[int]:
+        """A step of this size; it is for the caller to do less where there is less to do."""
+        begin_ns = self._clock_ns()
+        yield self.value
+        took_ns = self._clock_ns() - begin_ns
+        if took_ns > STEP_NS:
+            self.value = max(self._least, self.value // 2)
+        elif took_ns < STEP_NS // 2:
+            self.value = min(self._most, self.value + max(1, self.value // 4))
