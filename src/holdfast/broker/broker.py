@@ -34,12 +34,7 @@ from holdfast.broker.groups import Groups
 from holdfast.broker.limits import KEEP_ALIVE_LOOK_MS, LAZY_COMMIT_MS, Limits
 from holdfast.broker.publishing import Publishing
 from holdfast.broker.queue_limits import QueueLimits
-from holdfast.broker.reasons import (
-    explained,
-    explained_connack,
-    farewell,
-    redirection,
-)
+from holdfast.broker.reasons import explained, explained_connack, farewell, redirection
 from holdfast.broker.router import Router
 from holdfast.broker.session import Numbers, Session
 from holdfast.broker.sessions import Sessions
@@ -50,10 +45,7 @@ from holdfast.broker.sys_topics import SysTopics
 from holdfast.broker.topic_tree import TopicTree
 from holdfast.errors import ProtocolError, Refused
 from holdfast.protocol.decode import decode, decode_publish, peek_packet_id, peek_version
-from holdfast.protocol.encode import (
-    PINGRESP_BYTES,
-    encode,
-)
+from holdfast.protocol.encode import PINGRESP_BYTES, encode
 from holdfast.protocol.packets import (
     CONNECT,
     MQTT_5_0,
@@ -147,6 +139,7 @@ class Broker:
             delivery,
             self._queues,
             tree,
+            groups,
             self.sessions,
             self.events,
             snapshot.time_marks,
@@ -374,10 +367,11 @@ class Broker:
         ending = self._queues.ending
         self._queues.ending = []
         for reader in ending:
+            if reader.is_ended:
+                continue
             if isinstance(reader, Session):
-                if not reader.is_ended:
-                    self.sessions.end_full(reader, self._now_ms)
-            elif isinstance(reader, Group) and not reader.is_ended:
+                self.sessions.end_full(reader, self._now_ms)
+            elif isinstance(reader, Group):
                 self._queues.empty(reader)
 
     # --- packets

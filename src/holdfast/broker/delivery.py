@@ -9,6 +9,7 @@ from holdfast.broker.log_tail import LogTail
 from holdfast.broker.outgoing import Outgoing
 from holdfast.broker.queue import LogReader
 from holdfast.broker.session import Session, Subscription
+from holdfast.broker.shared_group import Group
 from holdfast.message import Message
 from holdfast.store.records import ReadRequest
 
@@ -55,6 +56,16 @@ class Delivery:
         if not session.is_pump_listed:
             session.is_pump_listed = True
             self.pumps.append(session)
+
+    def want_pump_of(self, reader: LogReader) -> None:
+        """Look after this session or group at the end of the turn, if it is online."""
+        if isinstance(reader, Session):
+            if reader.connection is not None:
+                self.want_pump(reader)
+        else:
+            assert isinstance(reader, Group)
+            if reader.online:
+                self.want_pump(reader.online[0].session)
 
     def deliver(
         self,

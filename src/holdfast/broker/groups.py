@@ -18,7 +18,7 @@ from holdfast.broker.shared_group import Group, choose, has_room, lent_key
 from holdfast.broker.topic_tree import TopicTree
 from holdfast.message import is_expired
 from holdfast.protocol.sender import RELEASED
-from holdfast.protocol.topics import is_sys_topic, matches
+from holdfast.protocol.topics import is_sys_topic
 from holdfast.store.records import (
     GroupRecord,
     LogEntry,
@@ -282,8 +282,7 @@ class Groups:
             group.position = lsn
 
     def _want_pump(self, group: Group) -> None:
-        if group.online:
-            self._delivery.want_pump(group.online[0].session)
+        self._delivery.want_pump_of(group)
 
     # --- handing out
 
@@ -395,22 +394,14 @@ class Groups:
         """Hand out the next entry of the log, as ``_offer`` does: it waits no longer then."""
         if not self._offer(group, entry):
             return False
-        if (
-            group.queue is not None
-            and entry.target == 0
-            and matches(group.inner_filter, entry.message.topic)
-        ):
+        if group.queue is not None and group.is_for(entry):
             self._queues.consumed(group, entry.message)
         return True
 
     def _offer(self, group: Group, entry: LogEntry) -> bool:
         """Hand out an entry of the log if it is for this group: False if nobody has room."""
         message = entry.message
-        if entry.target != 0:
-            return True
-        if is_expired(message, self._delivery.now_ms):
-            return True
-        if not matches(group.inner_filter, message.topic):
+        if not group.is_for(entry) or is_expired(message, self._delivery.now_ms):
             return True
         outgoing = Outgoing(message, self._delivery.now_ms, None, False)
         wait = self._commits.filling if entry.lsn >= self._commits.durable_lsn_end else 0

@@ -2,7 +2,7 @@
 
 from typing import Final, final
 
-from holdfast.store.records import OPEN, FilterSpan, pack_gaps
+from holdfast.store.records import OPEN, FilterSpan, LogEntry, pack_gaps
 
 # What is to be done with a queue, one thing at a time.
 NO_TASK: Final = 0
@@ -109,4 +109,8 @@ class LogReader:
 
     def spans(self) -> list[FilterSpan]:
         """The filters, and the stretches of the log, that it reads."""
+        raise NotImplementedError
+
+    def is_for(self, entry: LogEntry) -> bool:
+        """Whether an entry of the log is for it."""
         raise NotImplementedError

@@ -23,12 +23,13 @@ from holdfast.broker.limits import (
     REFUSE,
     Limits,
 )
+from holdfast.broker.losses import Losses
 from holdfast.broker.queue import COUNT_TASK, DROP_TASK, END_TASK, NO_TASK, LogReader, Queue
 from holdfast.broker.session import Session
 from holdfast.broker.shared_group import Group
+from holdfast.broker.tallies import full_session, may_overlap, tallied
 from holdfast.broker.topic_tree import FilterNode, Route, Tally
 from holdfast.message import Message, content_bytes, is_expired
-from holdfast.protocol.topics import matches
 from holdfast.store.records import (
     LOST_TO_QUEUE_LIMIT,
     OPEN,
@@ -62,13 +63,12 @@ class QueueLimits:
         self._messages_max = limits.queued_messages_max or _FAR
         self._bytes_max = limits.queued_bytes_max or _FAR
         self._commits = commits
-        self._counters = counters
         self._delivery = delivery
         self._events = events
+        self._losses = Losses(commits, counters, delivery, events)
         self._start_lsn = commits.next_lsn
         self._due: deque[LogReader] = deque()
         self._under_way = 0  # reads that count or drop
-        self._dirty: dict[int, LogReader] = {}  # with losses that are not written yet
         self._open: dict[int, LogReader] = {}  # that lose what comes now
         self._write_at_ms = 0
 
@@ -101,7 +101,7 @@ class QueueLimits:
         queue = self._queue_of(reader)
         size = content_bytes(message)
         if queue.has_open_gap:
-            self._lose(reader, queue, 1, size, LOST_TO_QUEUE_LIMIT)
+            self._losses.lose(reader, queue, 1, size, LOST_TO_QUEUE_LIMIT)
             return
         queue.messages += 1
         queue.bytes += size
@@ -128,7 +128,7 @@ class QueueLimits:
         if queue.is_full:
             self._release(reader, queue)
         queue.is_told = False
-        self._tell_loss(reader, queue)
+        self._losses.tell(reader, queue)
 
     def left(self, session: Session) -> None:
         """A session that is kept has become absent; its subscriptions are filed as such."""
@@ -152,7 +152,7 @@ class QueueLimits:
         self._fold(session, queue)
         if queue.is_full:
             self._mark_full(session, -1)
-        self._tell_loss(session, queue)
+        self._losses.tell(session, queue)
 
     def ended(self, reader: LogReader, is_absent: bool) -> None:
         """A session or group has ended, and with it its queue. It is still filed as it was."""
@@ -166,7 +166,7 @@ class QueueLimits:
             if self._policy == REFUSE:
                 self.full -= 1
         queue.task = NO_TASK
-        self._dirty.pop(reader.number, None)
+        self._losses.forget(reader)
         self._open.pop(reader.number, None)
 
     def waiting(self, reader: LogReader) -> tuple[int, int]:
@@ -174,7 +174,7 @@ class QueueLimits:
         queue = self._queue_of(reader)
         if queue.has_open_gap or not isinstance(reader, Session) or reader.connection is not None:
             return queue.messages, queue.bytes
-        messages, size = _tallied(reader)
+        messages, size = tallied(reader)
         return (
             queue.messages + messages - queue.mark_messages,
             queue.bytes + size - queue.mark_bytes,
@@ -193,11 +193,11 @@ class QueueLimits:
         return queue
 
     def _mark(self, session: Session, queue: Queue) -> None:
-        queue.mark_messages, queue.mark_bytes = _tallied(session)
+        queue.mark_messages, queue.mark_bytes = tallied(session)
 
     def _fold(self, session: Session, queue: Queue) -> None:
         """Take what was tallied since the mark into the counts, or to what is lost."""
-        messages, size = _tallied(session)
+        messages, size = tallied(session)
         messages -= queue.mark_messages
         size -= queue.mark_bytes
         queue.mark_messages += messages
@@ -205,11 +205,11 @@ class QueueLimits:
         if messages == 0:
             return
         if queue.has_open_gap:
-            self._lose(session, queue, messages, size, LOST_TO_QUEUE_LIMIT)
+            self._losses.lose(session, queue, messages, size, LOST_TO_QUEUE_LIMIT)
             return
         queue.messages += messages
         queue.bytes += size
-        if _may_overlap(session):
+        if may_overlap(session):
             queue.is_exact = False  # a message under two of its filters was tallied twice
 
     def _is_at_limit(self, messages: int, size: int) -> bool:
@@ -317,7 +317,7 @@ class QueueLimits:
             queue.gaps.append((start, self._commits.next_lsn))
         self._open.pop(reader.number, None)
         self._touch(reader)
-        self._tell_loss(reader, queue)
+        self._losses.tell(reader, queue)
 
     def skip_gap(self, reader: LogReader) -> None:
         """Move the position of somebody behind to the end of the gap that it lies in."""
@@ -337,7 +337,7 @@ class QueueLimits:
         """Why a message with this route is refused, "" if it is not."""
         for node in route.absent:
             if node.tally is not None and node.tally.full > 0:
-                return _full_queue(_full_session(node))
+                return _full_queue(full_session(node))
         for target in route.targets:
             queue = target.session.queue
             if target.qos > 0 and queue is not None and queue.is_full:
@@ -387,7 +387,7 @@ class QueueLimits:
         queue.bytes = 0
         for lsn in range(max(commits.durable_lsn_end, reader.position), commits.next_lsn):
             entry = tail.get(lsn)
-            if self._is_for(reader, entry):
+            if reader.is_for(entry):
                 queue.messages += 1
                 queue.bytes += content_bytes(entry.message)
         if isinstance(reader, Session) and reader.connection is None:
@@ -471,7 +471,7 @@ class QueueLimits:
             return
         queue.is_asking = False
         reader.is_reading = False
-        self._want_pump(reader)
+        self._delivery.want_pump_of(reader)
         if queue.task == DROP_TASK:
             self._drop_entries(reader, queue, found.entries, found.position)
 
@@ -482,7 +482,7 @@ class QueueLimits:
         messages = 0
         size = 0
         for entry in entries:
-            if not self._is_for(reader, entry):
+            if not reader.is_for(entry):
                 continue
             if not self._must_drop(queue, entry.lsn):
                 position = entry.lsn
@@ -494,8 +494,8 @@ class QueueLimits:
                 size += entry_bytes
         if messages > 0:
             reason = queue.drop_reason if queue.drop_below > 0 else LOST_TO_QUEUE_LIMIT
-            self._lose(reader, queue, messages, size, reason)
-            self._write_loss(reader, queue)
+            self._losses.lose(reader, queue, messages, size, reason)
+            self._losses.write(reader, queue)
         if position > reader.position:
             reader.position = position
             self._touch(reader)
@@ -532,34 +532,16 @@ class QueueLimits:
         size = self._bytes_max - self._bytes_max // _SLACK
         return queue.messages <= messages and queue.bytes <= size
 
-    def _is_for(self, reader: LogReader, entry: LogEntry) -> bool:
-        """Whether an entry of the log that comes next is for this session or group."""
-        if entry.target != 0:
-            return entry.target == reader.number
-        if isinstance(reader, Session):
-            return reader.subscription_for(entry) is not None
-        assert isinstance(reader, Group)
-        return matches(reader.inner_filter, entry.message.topic)
-
     def empty(self, group: Group) -> None:
         """Let all go that waits for a group: END_SESSION has nothing else to end there."""
         queue = self._queue_of(group)
-        self._lose(group, queue, queue.messages, queue.bytes, LOST_TO_QUEUE_LIMIT)
+        self._losses.lose(group, queue, queue.messages, queue.bytes, LOST_TO_QUEUE_LIMIT)
         group.position = self._commits.next_lsn
         group.epoch += 1
         group.is_reading = False
         self._touch(group)
-        self._write_loss(group, queue)
+        self._losses.write(group, queue)
         self.drained(group)
-
-    # --- what is lost
-
-    def _lose(self, reader: LogReader, queue: Queue, messages: int, size: int, reason: int) -> None:
-        queue.lose(messages, size, self._delivery.now_ms, reason)
-        self._counters.lost += messages
-        self._counters.lost_bytes += size
-        if reader.is_recorded:
-            self._dirty[reader.number] = reader
 
     def write_losses(self, now_ms: int) -> None:
         """Have what was lost written, now and then: what is dropped as it comes is a number."""
@@ -569,21 +551,9 @@ class QueueLimits:
         for reader in list(self._open.values()):
             if isinstance(reader, Session) and reader.connection is None:
                 self._fold(reader, self._queue_of(reader))
-        for reader in list(self._dirty.values()):
-            self._write_loss(reader, self._queue_of(reader))
+        self._losses.write_all()
 
-    def _write_loss(self, reader: LogReader, queue: Queue) -> None:
-        self._dirty.pop(reader.number, None)
-        if reader.is_recorded:
-            self._commits.batch.losses.append(
-                LossRecord(
-                    reader.number,
-                    queue.lost_messages,
-                    queue.lost_bytes,
-                    queue.lost_at_ms,
-                    queue.lost_reason,
-                )
-            )
+    # --- start
 
     def restore_loss(self, reader: LogReader, record: LossRecord) -> None:
         """Take up what a session or group had lost before the start."""
@@ -601,6 +571,8 @@ class QueueLimits:
             queue.is_full = True
             self._open[reader.number] = reader
 
+    # --- for all of it
+
     def _tell(self, reader: LogReader, queue: Queue, what: str) -> None:
         """Tell the operator that a queue is full, once until it has room again."""
         if not queue.is_told:
@@ -609,59 +581,12 @@ class QueueLimits:
             text = f"queue is full with {messages} messages, {size} bytes: {what}"
             self._events.append(Event(WARNING, text, reader.name, ""))
 
-    def _tell_loss(self, reader: LogReader, queue: Queue) -> None:
-        """Tell the operator how much was lost, when that has come to an end."""
-        if queue.burst_messages > 0:
-            text = f"lost {queue.burst_messages} messages, {queue.lost_messages} in all"
-            queue.burst_messages = 0
-            self._events.append(Event(WARNING, text, reader.name, ""))
-
-    def _want_pump(self, reader: LogReader) -> None:
-        """Have a session or group online looked after: it may be given more now."""
-        if isinstance(reader, Session):
-            if reader.connection is not None:
-                self._delivery.want_pump(reader)
-        else:
-            assert isinstance(reader, Group)
-            if reader.online:
-                self._delivery.want_pump(reader.online[0].session)
-
     def _touch(self, reader: LogReader) -> None:
         if isinstance(reader, Session):
             self._commits.touch(reader)
         else:
             assert isinstance(reader, Group)
             self._commits.touch_group(reader)
-
-
-def _tallied(session: Session) -> tuple[int, int]:
-    """The sums of the tallies of a session's filters."""
-    messages = 0
-    size = 0
-    for subscription in session.subscriptions.values():
-        node = subscription.node
-        if node is not None and subscription.qos > 0:
-            tally = node.tally
-            if tally is not None:
-                messages += tally.messages
-                size += tally.bytes
-    return messages, size
-
-
-def _may_overlap(session: Session) -> bool:
-    """Whether one message may match two filters of a session."""
-    return session.wildcards is not None and len(session.subscriptions) > 1
-
-
-def _full_session(node: FilterNode) -> str:
-    """The client identifier of an absent session of this filter whose queue is full."""
-    subscription = node.first_absent
-    while subscription is not None:
-        session = subscription.session
-        if session.queue is not None and session.queue.is_full:
-            return session.client_id
-        subscription = subscription.absent_next
-    return ""
 
 
 def _full_queue(name: str) -> str:

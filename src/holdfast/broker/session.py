@@ -248,6 +248,11 @@ class Session(LogReader):
             return None
         return merged
 
+    def is_for(self, entry: LogEntry) -> bool:
+        if entry.target != 0:
+            return entry.target == self.number
+        return self.subscription_for(entry) is not None
+
     def forget_in_flight(self, packet_id: int) -> None:
         """A packet identifier in flight is free again, or its message is needed no longer."""
         if self.group_of is not None:

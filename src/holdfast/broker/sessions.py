@@ -560,10 +560,6 @@ class Sessions:
             if session.is_behind and session.position < lsn and _reads_log(session)
         ]
 
-    def groups_below(self, lsn: int) -> list[Group]:
-        """The shared groups that have not handed out all of the log below an lsn."""
-        return self._router.groups.behind_below(lsn)
-
     def needed_from(self) -> int:
         """The smallest lsn that a session still needs; all below it may be trimmed."""
         needed = self._commits.next_lsn

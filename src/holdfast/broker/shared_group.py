@@ -7,8 +7,8 @@ from holdfast.broker.queue import LogReader
 from holdfast.broker.session import Session, Subscription
 from holdfast.broker.topic_tree import FilterNode
 from holdfast.message import Message
-from holdfast.protocol.topics import split_share
-from holdfast.store.records import OPEN, FilterSpan, GroupRecord, pack_lsns
+from holdfast.protocol.topics import matches, split_share
+from holdfast.store.records import OPEN, FilterSpan, GroupRecord, LogEntry, pack_lsns
 
 ROUND_ROBIN: Final = 0
 LEAST_IN_FLIGHT: Final = 1
@@ -57,6 +57,9 @@ class Group(LogReader):
 
     def spans(self) -> list[FilterSpan]:
         return [FilterSpan(self.inner_filter, 0, OPEN)]
+
+    def is_for(self, entry: LogEntry) -> bool:
+        return entry.target == 0 and matches(self.inner_filter, entry.message.topic)
 
     def record(self, next_lsn: int) -> GroupRecord:
         lsns = sorted(self.returned + list(self.lent.values()))

@@ -11,6 +11,7 @@ from holdfast.broker.commits import Commits
 from holdfast.broker.counters import Counters
 from holdfast.broker.delivery import Delivery
 from holdfast.broker.events import INFO, WARNING, Event
+from holdfast.broker.groups import Groups
 from holdfast.broker.limits import (
     DROP_OLDEST,
     NEEDED_SPANS_MAX,
@@ -75,6 +76,7 @@ class LogSpace:
         delivery: Delivery,
         queues: QueueLimits,
         tree: TopicTree,
+        groups: Groups,
         sessions: Sessions,
         events: list[Event],
         marks: list[TimeMark],
@@ -90,6 +92,7 @@ class LogSpace:
         self._delivery = delivery
         self._queues = queues
         self._tree = tree
+        self._groups = groups
         self._sessions = sessions
         self._events = events
         self._marks = [(mark.lsn, mark.at_ms) for mark in marks]
@@ -264,7 +267,7 @@ class LogSpace:
     def _drop_below(self, lsn: int, reason: int) -> None:
         readers: list[LogReader] = []
         readers.extend(self._sessions.behind_below(lsn))
-        readers.extend(self._sessions.groups_below(lsn))
+        readers.extend(self._groups.behind_below(lsn))
         for reader in readers:
             self._queues.drop_below(reader, lsn, reason)
 
