@@ -122,7 +122,13 @@ class LogSpace:
     @property
     def needs_look(self) -> bool:
         """Whether the space is to be looked at again though nothing was committed."""
-        return self._limits.log_age_max_s > 0 or self.full != "" or self._is_settling
+        return (
+            self._limits.log_age_max_s > 0
+            or self.full != ""
+            or self._is_under_way
+            or self._is_settling
+            or self._commits.next_lsn - self._pass_lsn >= self._limits.space_pass_entries
+        )
 
     def note(self, space: Space, now_ms: int) -> None:
         """Take what the store says of its space, about once a second. Begins what is to be done."""
