@@ -22,6 +22,7 @@ from holdfast.store.records import (
     StateRecord,
     SubscriptionRecord,
     TimeMark,
+    TopicCut,
     pack_gaps,
 )
 
@@ -205,6 +206,34 @@ def read_all(store: Store, request: ReadRequest) -> list[LogEntry]:
             return found
         assert part.position > position
         position = part.position
+
+
+def count_all(store: Store, request: ReadRequest) -> int:
+    """The messages that a count gives, step by step."""
+    position = request.position
+    messages = 0
+    while True:
+        asked = ReadRequest(
+            request.session,
+            position,
+            request.end,
+            request.spans,
+            request.messages_max,
+            request.bytes_max,
+        )
+        part = store.count(asked)
+        messages += part.messages
+        if part.position == request.end:
+            return messages
+        assert position < part.position < request.end
+        position = part.position
+
+
+def is_in_cut(cut: TopicCut, entry: LogEntry) -> bool:
+    """Whether a cut names an entry."""
+    if entry.target != cut.target or (cut.target == 0 and entry.message.topic != cut.topic):
+        return False
+    return any(low <= entry.lsn < high for low, high in cut.spans)
 
 
 class Model:

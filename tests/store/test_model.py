@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from holdfast.message import Message, Properties
+from holdfast.message import Message, Properties, content_bytes
 from holdfast.store import sqlite_reader, sqlite_topics, sqlite_upkeep, sqlite_writer, topic_sets
 from holdfast.store.interface import Store
 from holdfast.store.memory import MemoryStore
@@ -20,11 +20,15 @@ from holdfast.store.records import (
     FilterSpan,
     GroupRecord,
     LogEntry,
+    LossRecord,
     ReadRequest,
     RetainedRecord,
     SessionRecord,
+    Snapshot,
     StateRecord,
     SubscriptionRecord,
+    TimeMark,
+    TopicCut,
 )
 from holdfast.store.sqlite import open_store
 from tests.store.support import (
@@ -33,6 +37,8 @@ from tests.store.support import (
     Model,
     content_of_entries,
     content_of_snapshot,
+    count_all,
+    is_in_cut,
     read_all,
 )
 
@@ -84,6 +90,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.memory: Store = MemoryStore()
         self.model = Model()
         self.trimmed_below = 1
+        self.left_over: set[int] = set()  # what was cut and may still be there
 
     def teardown(self) -> None:
         self.sqlite.close()
@@ -116,6 +123,7 @@ class StoreMachine(RuleBasedStateMachine):
                 StateRecord,
                 numbers,
                 st.integers(1, 2**40),
+                st.binary(max_size=3),
                 st.binary(max_size=3),
                 st.binary(max_size=3),
             ),
@@ -153,6 +161,7 @@ class StoreMachine(RuleBasedStateMachine):
                 topic_filters.map("$share/g/{}".format),
                 st.integers(1, 2**40),
                 st.binary(max_size=3),
+                st.binary(max_size=3),
             ),
             max_size=2,
         ),
@@ -161,6 +170,11 @@ class StoreMachine(RuleBasedStateMachine):
             max_size=3,
         ),
         delayed_removed=st.lists(numbers, max_size=3),
+        losses=st.lists(
+            st.builds(LossRecord, st.integers(1, 9), times_ms, times_ms, times_ms, numbers),
+            max_size=2,
+        ),
+        has_time_mark=st.booleans(),
     )
     def commit(
         self,
@@ -174,6 +188,8 @@ class StoreMachine(RuleBasedStateMachine):
         groups: list[GroupRecord],
         delayed: list[DelayedRecord],
         delayed_removed: list[int],
+        losses: list[LossRecord],
+        has_time_mark: bool,
     ) -> None:
         batch = Batch()
         lsn = self.model.next_lsn
@@ -192,6 +208,9 @@ class StoreMachine(RuleBasedStateMachine):
         batch.groups = groups
         batch.delayed = delayed
         batch.delayed_removed = delayed_removed
+        batch.losses = losses
+        if has_time_mark:
+            batch.time_marks = [TimeMark(self.model.next_lsn, self.model.next_lsn * 10)]
         for store in self.stores:
             store.commit(batch)
         self.model.commit(batch)
@@ -233,7 +252,9 @@ class StoreMachine(RuleBasedStateMachine):
         )
         expected = content_of_entries(self.model.read(request))
         for store in self.stores:
-            assert content_of_entries(read_all(store, request)) == expected
+            found = read_all(store, request)
+            assert count_all(store, request) == len(found)
+            assert content_of_entries(self._not_cut(found)) == expected
 
     @rule(wanted=st.lists(st.floats(0, 1.2), max_size=20))
     def fetch(self, wanted: list[float]) -> None:
@@ -241,7 +262,7 @@ class StoreMachine(RuleBasedStateMachine):
         by_lsn = {entry.lsn: entry for entry in self.model.entries}
         expected = content_of_entries([by_lsn[lsn] for lsn in lsns if lsn in by_lsn])
         for store in self.stores:
-            assert content_of_entries(store.fetch(lsns)) == expected
+            assert content_of_entries(self._not_cut(store.fetch(lsns))) == expected
 
     @rule(share=st.floats(0, 1), steps=st.none() | st.integers(1, 3))
     def trim(self, share: float, steps: int | None) -> None:
@@ -252,6 +273,77 @@ class StoreMachine(RuleBasedStateMachine):
                 if not store.trim(below_lsn):
                     break
 
+    @rule(
+        cuts=st.lists(
+            st.tuples(
+                topics | numbers,
+                st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=3),
+            ),
+            max_size=4,
+        )
+    )
+    def trim_topics(self, cuts: list[tuple[str | int, list[tuple[float, float]]]]) -> None:
+        wanted: list[TopicCut] = []
+        for chosen, shares in cuts:
+            lows = [(self._lsn(low, 1), high) for low, high in shares]
+            spans = [(low, self._lsn(high, low)) for low, high in lows]
+            if isinstance(chosen, str):
+                wanted.append(TopicCut(chosen, 0, spans))
+            else:
+                wanted.append(TopicCut("", chosen, spans))
+        for store in self.stores:
+            while store.trim_topics(wanted):
+                pass
+        cut = {
+            entry.lsn
+            for entry in self.model.entries
+            if any(is_in_cut(wanted_cut, entry) for wanted_cut in wanted)
+        }
+        self.model.entries = [entry for entry in self.model.entries if entry.lsn not in cut]
+        # The store on SQLite leaves what lies in blocks that are not cut as a whole.
+        self.left_over |= cut
+        found = {entry.lsn for entry in self._all_of(self.memory)}
+        for entry in self.model.entries:
+            assert entry.lsn in found or entry.lsn < self.trimmed_below
+        assert not found & self.left_over
+
+    @rule(messages=st.integers(0, 300), size=st.just(0) | st.integers(1, 50_000))
+    def oldest(self, messages: int, size: int) -> None:
+        if messages == size == 0:
+            return
+        for store in self.stores:
+            lsn = store.oldest(messages, size)
+            below = [entry for entry in self._all_of(store) if entry.lsn < lsn]
+            has_messages = 0 < messages <= len(below)
+            has_bytes = 0 < size <= sum(self._bytes_of(entry) for entry in below)
+            assert has_messages or has_bytes or lsn == self.model.next_lsn
+
+    @rule(after=topics, above=st.just(0) | numbers, limit=st.integers(1, 5))
+    def names(self, after: str, above: int, limit: int) -> None:
+        for store in self.stores:
+            found = self._all_of(store)
+            shared = {entry.message.topic for entry in found if entry.target == 0}
+            own = {entry.target for entry in found if entry.target != 0}
+            assert store.log_topics(after, limit) == sorted(t for t in shared if t > after)[:limit]
+            assert store.targets(above, limit) == sorted(t for t in own if t > above)[:limit]
+
+    @rule(steps=st.none() | st.integers(1, 3))
+    def maintain(self, steps: int | None) -> None:
+        for store in self.stores:
+            for _ in range(PLENTY if steps is None else steps):
+                if not store.maintain():
+                    break
+
+    @rule()
+    def space(self) -> None:
+        for store in self.stores:
+            found = store.space()
+            there = self._all_of(store)
+            assert found.next_lsn == self.model.next_lsn
+            assert found.first_lsn == (there[0].lsn if there else found.next_lsn)
+            assert found.log_messages <= len(there)
+            assert not found.is_counted or found.log_messages == len(there)
+
     @rule()
     def reopen(self) -> None:
         self.sqlite.close()
@@ -261,7 +353,29 @@ class StoreMachine(RuleBasedStateMachine):
     def all_agree(self) -> None:
         expected = content_of_snapshot(self.model.snapshot())
         for store in self.stores:
-            assert content_of_snapshot(store.load()) == expected
+            snapshot = store.load()
+            self._check_time_marks(store, snapshot)
+            assert (
+                content_of_snapshot(snapshot) | {"time_marks": expected["time_marks"]} == expected
+            )
+
+    def _not_cut(self, found: list[LogEntry]) -> list[LogEntry]:
+        return [entry for entry in found if entry.lsn not in self.left_over]
+
+    def _all_of(self, store: Store) -> list[LogEntry]:
+        return store.fetch(list(range(1, self.model.next_lsn)))
+
+    def _bytes_of(self, entry: LogEntry) -> int:
+        """More than it takes in a block."""
+        return 300 + content_bytes(entry.message)
+
+    def _check_time_marks(self, store: Store, snapshot: Snapshot) -> None:
+        first_lsn = store.space().first_lsn
+        found = {mark.lsn: mark.at_ms for mark in snapshot.time_marks}
+        was = {mark.lsn: mark.at_ms for mark in self.model.time_marks.values()}
+        assert found.items() <= was.items()
+        below = [lsn for lsn in was if lsn < first_lsn]
+        assert {lsn for lsn in was if lsn >= first_lsn} | set(below[-1:]) <= found.keys()
 
     def _lsn(self, share: float, least: int) -> int:
         """An lsn between the least and the next one; beyond 1, one that was not given out."""

@@ -17,10 +17,13 @@ from holdfast.store.records import (
     GroupRecord,
     LogEntry,
     LogSlice,
+    LossRecord,
     ReadRequest,
     RetainedRecord,
     Snapshot,
     StateRecord,
+    TimeMark,
+    TopicCut,
 )
 from tests.store.support import (
     HUGE_TOPIC,
@@ -34,6 +37,7 @@ from tests.store.support import (
     delayed,
     entries,
     group,
+    loss,
     message,
     read_all,
     session,
@@ -89,21 +93,31 @@ class TestLoad:
         will.properties.user_properties = [("k", "1"), ("k", "2")]
         batch = Batch()
         batch.sessions = [session(1, "007", will), session(2, "\U0010ffff")]
-        batch.states = [StateRecord(1, 2**40, b"\x00\x01", b""), StateRecord(2, 1, b"", b"\xff")]
+        batch.states = [
+            StateRecord(1, 2**40, b"\x00\x01", b""),
+            StateRecord(2, 1, b"", b"\xff", b"\x07\x00"),
+        ]
         batch.subscriptions = [subscription(1, "a/+/#"), subscription(2, "1e5", 3, 9, 0xFF)]
         batch.retained = [RetainedRecord("7", message("7", b"kept"))]
-        batch.groups = [GroupRecord(3, "$share/g/007", 2**40, b"\x00\xff")]
+        batch.groups = [GroupRecord(3, "$share/g/007", 2**40, b"\x00\xff", b"\x01\x02")]
         batch.delayed = [DelayedRecord(7, 2**42, 2**32, will), delayed(2**40, "1e5", 0)]
+        batch.losses = [LossRecord(2, 2**40, 2**62, 2**42, 7), LossRecord(3, 0, 0, 0, 0)]
+        batch.time_marks = [TimeMark(1, 2**42), TimeMark(2**40, 0)]
         before = content_of_snapshot(_load_after(store, batch))
         assert content_of_snapshot(reopen(store).load()) == before
         assert before["sessions"] == [
             ((1, "007", 5, 1, 3600, 0), (content_of_message(will), 0, 0)),
             ((2, "\U0010ffff", 5, 1, 3600, 0), (None, 0, 0)),
         ]
-        assert before["states"] == [(1, 2**40, b"\x00\x01", b"", b""), (2, 1, b"", b"\xff", b"")]
+        assert before["states"] == [
+            (1, 2**40, b"\x00\x01", b"", b""),
+            (2, 1, b"", b"\xff", b"\x07\x00"),
+        ]
         assert before["subscriptions"] == [(1, "a/+/#", 1, 0, 1, 0), (2, "1e5", 3, 9, 0xFF, 0)]
         assert before["retained"] == [("7", content_of_message(message("7", b"kept")))]
-        assert before["groups"] == [(3, "$share/g/007", 2**40, b"\x00\xff", b"")]
+        assert before["groups"] == [(3, "$share/g/007", 2**40, b"\x00\xff", b"\x01\x02")]
+        assert before["losses"] == [(2, 2**40, 2**62, 2**42, 7), (3, 0, 0, 0, 0)]
+        assert before["time_marks"] == [(1, 2**42), (2**40, 0)]
         assert before["delayed"] == [
             (7, 2**42, 2**32, content_of_message(will)),
             (2**40, 0, 60, content_of_message(message("1e5", b"later"))),
@@ -124,6 +138,8 @@ class TestLoad:
         ]
         batch.groups = [group(2, cursor=5), group(2, cursor=6)]
         batch.delayed = [delayed(1, "old"), delayed(1, "new")]
+        batch.losses = [loss(1, 5), loss(1, 6)]
+        batch.time_marks = [TimeMark(1, 5), TimeMark(1, 6)]
         found = _load_after(store, batch)
         assert [record.client_id for record in found.sessions] == ["new"]
         assert [record.cursor for record in found.states] == [6]
@@ -133,6 +149,8 @@ class TestLoad:
         assert found.retained[0].message.payload == b"new"
         assert [record.cursor for record in found.groups] == [6]
         assert [record.message.topic for record in found.delayed] == ["new"]
+        assert [record.messages for record in found.losses] == [6]
+        assert [mark.at_ms for mark in found.time_marks] == [6]
 
     def test_a_batch_is_applied_in_its_order(self, store: Store) -> None:
         batch = Batch()
@@ -141,9 +159,11 @@ class TestLoad:
         batch.subscriptions = [subscription(1, "a"), subscription(2, "a"), subscription(2, "b")]
         batch.groups = [group(3), group(4)]
         batch.delayed = [delayed(1), delayed(2)]
+        batch.losses = [loss(1), loss(2), loss(3)]
         store.commit(batch)
         again = Batch()
         again.ended = [1, 3]
+        again.losses = [loss(3, 8)]
         again.groups = [group(4, cursor=2), group(5)]
         again.delayed = [delayed(3, "b"), delayed(4, "b")]
         again.delayed_removed = [1, 3]
@@ -156,6 +176,7 @@ class TestLoad:
         assert [(r.topic_filter, r.options) for r in found.subscriptions] == [("b", 2)]
         assert [(record.number, record.cursor) for record in found.groups] == [(4, 2), (5, 1)]
         assert [record.number for record in found.delayed] == [2, 4]
+        assert [(record.owner, record.messages) for record in found.losses] == [(2, 7), (3, 8)]
 
     def test_the_key_of_a_subscription_has_its_start(self, store: Store) -> None:
         batch = Batch()
@@ -374,6 +395,208 @@ class TestTrim:
                 store = reopen(store)
 
 
+class TestCount:
+    """Promise 11."""
+
+    def test_it_counts_what_a_read_gives(self, store: Store) -> None:
+        store.commit(batch_of([*entries(1, ["a"] * 100 + ["b", "a"]), *entries(103, ["a"] * 3, 7)]))
+        for spans, number, expected in [
+            ([on("a")], 1, 101),
+            ([on("a", 5, 20), on("#", 10, 30)], 1, 25),
+            ([on("b"), on("c")], 7, 4),
+            ([], 7, 3),
+            ([], 1, 0),
+        ]:
+            request = ReadRequest(number, 1, 106, spans, PLENTY, PLENTY)
+            found = store.count(request)
+            assert (found.messages, found.position) == (expected, 106)
+            assert found.messages == len(store.read(request).entries)
+
+    def test_the_bytes_are_near_payload_and_properties(self, store: Store) -> None:
+        payload = b"x" * 100
+        store.commit(batch_of([LogEntry(lsn, message("a", payload)) for lsn in range(1, 101)]))
+        for low, high in [(1, 101), (21, 71), (7, 8)]:
+            found = store.count(ReadRequest(1, low, high, [on("a")], PLENTY, PLENTY))
+            assert found.messages == high - low
+            assert 100 * found.messages <= found.bytes <= 105 * found.messages
+
+    @pytest.mark.parametrize(("messages_max", "bytes_max"), [(1, PLENTY), (7, PLENTY), (PLENTY, 9)])
+    def test_it_goes_on_where_it_stopped(
+        self, store: Store, messages_max: int, bytes_max: int
+    ) -> None:
+        store.commit(batch_of(entries(1, ["a", "b", "b", "c"] * 50)))
+        for spans in ([on("b")], [on("b", 20, 99), on("+", 50, 60), on("a", 180)], [on("#")]):
+            request = ReadRequest(1, 1, 201, spans, messages_max, bytes_max)
+            messages = steps = 0
+            while request.position < 201:
+                found = store.count(request)
+                assert found.position > request.position
+                messages += found.messages
+                steps += 1
+                request = ReadRequest(1, found.position, 201, spans, messages_max, bytes_max)
+            everything = ReadRequest(1, 1, 201, spans, PLENTY, PLENTY)
+            assert messages == len(store.read(everything).entries)
+            assert steps > 1
+
+
+class TestTrimTopics:
+    """Promises 12 and 17."""
+
+    def test_it_removes_what_a_cut_names_and_nothing_else(self, store: Store) -> None:
+        for first in range(1, 31, 3):
+            store.commit(batch_of(entries(first, ["a", "b"])))
+            store.commit(batch_of(entries(first + 2, ["a"], 7)))
+        _cut_all(store, TopicCut("a", 0, [(1, 8), (16, 19)]))
+        gone = {1, 4, 7, 16}
+        assert set(lsns(store.fetch(list(range(1, 31))))) == set(range(1, 31)) - gone
+        _cut_all(store, TopicCut("", 7, [(4, 100)]), TopicCut("b", 0, [(20, 21), (20, 24)]))
+        gone |= {6, 9, 12, 15, 18, 21, 24, 27, 30} | {20, 23}
+        assert set(lsns(store.fetch(list(range(1, 31))))) == set(range(1, 31)) - gone
+        _cut_all(store, TopicCut("absent", 0, [(1, 31)]), TopicCut("", 8, [(1, 31)]))
+        _cut_all(store, TopicCut("b", 0, []), TopicCut("b", 0, [(5, 5)]))
+        assert lsns(read(store, on("#"), session=7, end=31)) == [
+            lsn for lsn in range(1, 31) if lsn not in gone
+        ]
+
+    def test_what_is_there_for_all_is_not_what_is_there_for_one(self, store: Store) -> None:
+        store.commit(batch_of([*entries(1, ["a"]), *entries(2, ["a"], 7), *entries(3, ["a"], 8)]))
+        _cut_all(store, TopicCut("a", 0, [(1, 4)]))
+        assert lsns(store.fetch([1, 2, 3])) == [2, 3]
+        _cut_all(store, TopicCut("", 8, [(1, 4)]))
+        assert lsns(store.fetch([1, 2, 3])) == [2]
+
+    def test_it_goes_in_bounded_steps(self, store: Store) -> None:
+        store.commit(batch_of(entries(1, ["a", "b"] * 5000)))
+        cut = TopicCut("a", 0, [(1, 10_001)])
+        assert store.trim_topics([cut])
+        assert _cut_all(store, cut) >= 1
+        assert lsns(read(store, on("#"), end=10_001)) == list(range(2, 10_001, 2))
+
+    def test_spans_that_overlap_are_counted_once(self, store: Store) -> None:
+        store.commit(batch_of(entries(1, ["a", "b"] * 1000)))
+        _count_on(store)
+        _cut_all(store, *[TopicCut("a", 0, [(1, 1500), (1, 2001)])] * 3)
+        assert store.space().log_messages == 1000
+
+    def test_an_lsn_is_never_given_out_again(self, store: Store, reopen: Reopen) -> None:
+        store.commit(batch_of([*entries(1, ["a"]), *entries(2, ["a"], 7)]))
+        _cut_all(store, TopicCut("a", 0, [(1, 3)]), TopicCut("", 7, [(1, 3)]))
+        assert reopen(store).load().next_lsn == 3
+
+    def test_time_marks_go_with_the_entries_but_for_the_last(self, store: Store) -> None:
+        for first in (1, 3, 5, 7):
+            batch = batch_of(entries(first, ["a", "b"]))
+            batch.time_marks = [TimeMark(first, first * 100)]
+            store.commit(batch)
+        assert _marks(store) == [1, 3, 5, 7]
+        _trim_all(store, 3)
+        assert _marks(store) == [1, 3, 5, 7]  # 1 is below the oldest entry, and the last such
+        _trim_all(store, 4)
+        assert _marks(store) == [3, 5, 7]
+        _cut_all(store, TopicCut("a", 0, [(1, 9)]), TopicCut("b", 0, [(1, 8)]))
+        assert _marks(store) == [7]
+        _trim_all(store, 9)
+        assert _marks(store) == [7]
+
+
+class TestCensus:
+    """Promises 13, 14 and 15."""
+
+    def test_topics_and_targets_with_entries(self, store: Store, reopen: Reopen) -> None:
+        batch = batch_of([*entries(1, ["b", "a", "b", "é"]), *entries(5, ["c"], 7)])
+        batch.entries += [*entries(6, ["a"], 3), *entries(7, ["$SYS/x"], 20)]
+        batch.retained = [RetainedRecord("kept", message("kept"))]
+        batch.delayed = [delayed(1, "later")]
+        store.commit(batch)
+        for _ in range(2):
+            assert store.log_topics("", 10) == ["a", "b", "é"]
+            assert store.log_topics("a", 10) == ["b", "é"]
+            assert store.log_topics("a", 1) == ["b"]
+            assert store.log_topics("é", 10) == []
+            assert store.targets(0, 10) == [3, 7, 20]
+            assert store.targets(3, 10) == [7, 20]
+            assert store.targets(0, 2) == [3, 7]
+            assert store.targets(20, 10) == []
+            store = reopen(store)
+        _cut_all(store, TopicCut("b", 0, [(1, 9)]), TopicCut("", 7, [(1, 9)]))
+        assert store.log_topics("", 10) == ["a", "é"]
+        assert store.targets(0, 10) == [3, 20]
+
+    def test_many_topics_come_page_by_page(self, store: Store) -> None:
+        topics = [f"t/{number:05}" for number in range(9000)]
+        store.commit(batch_of(entries(1, topics)))
+        found: list[str] = []
+        while page := store.log_topics(found[-1] if found else "", 1000):
+            assert len(page) == 1000
+            found += page
+        assert found == topics
+        _trim_all(store, 8990)
+        assert store.log_topics("", 5) == topics[8989:8994]
+
+    def test_below_the_oldest_lies_as_much_as_asked_for(self, store: Store) -> None:
+        store.commit(batch_of([LogEntry(n, message("a", b"x" * 10)) for n in range(1, 61)]))
+        store.commit(batch_of([LogEntry(n, message("b", b"x" * 100)) for n in range(61, 101)]))
+        for messages, size in [(1, 0), (60, 0), (61, 0), (100, 0), (0, 1), (0, 500), (0, 3000)]:
+            lsn = store.oldest(messages, size)
+            below = store.fetch(list(range(1, lsn)))
+            assert len(below) >= messages
+            assert sum(content_bytes(entry.message) for entry in below) >= size
+        assert store.oldest(60, 0) == 61
+        assert store.oldest(PLENTY, 1) == store.oldest(0, 1)
+        assert store.oldest(101, 0) == store.oldest(0, PLENTY) == 101
+        _trim_all(store, 61)
+        assert store.oldest(40, 0) == 101
+
+    def test_a_trim_below_the_oldest_removes_as_much(self, store: Store) -> None:
+        for first in range(1, 2001, 100):
+            store.commit(batch_of(entries(first, ["a"] * 100)))
+        _count_on(store)
+        for messages in (1, 150, 1000):
+            before = store.space().log_messages
+            _trim_all(store, store.oldest(messages, 0))
+            assert before - store.space().log_messages >= messages
+
+    def test_what_is_in_the_log_is_counted(self, store: Store, reopen: Reopen) -> None:
+        found = store.space()
+        assert (found.first_lsn, found.next_lsn, found.log_messages) == (1, 1, 0)
+        store.commit(batch_of([*entries(1, ["a"] * 500 + ["b"] * 500), *entries(1001, ["a"], 7)]))
+        store = reopen(store)
+        store.commit(batch_of([*entries(1002, ["c"] * 10), *entries(1012, ["c"] * 5, 8)]))
+        _trim_all(store, 257)  # below and above what the census has counted so far
+        end = Batch()
+        end.ended = [7, 8]
+        store.commit(end)
+        _count_on(store)
+        found = store.space()
+        there = store.fetch(list(range(1, 1017)))
+        assert found.log_messages == len(there)
+        size = sum(content_bytes(entry.message) for entry in there)
+        assert size <= found.log_bytes <= size + 4 * len(there)
+        assert (found.first_lsn, found.next_lsn) == (there[0].lsn, 1017)
+        _trim_all(store, 1017)
+        found = store.space()
+        assert (found.log_messages, found.log_bytes) == (0, 0)
+        assert (found.first_lsn, found.next_lsn) == (1017, 1017)
+
+
+class TestUpkeep:
+    """Promise 16."""
+
+    def test_it_changes_nothing(self, store: Store, reopen: Reopen) -> None:
+        batch = batch_of(entries(1, ["a", "b"] * 300))
+        batch.retained = [RetainedRecord("a", message("a"))]
+        batch.time_marks = [TimeMark(1, 5)]
+        batch.losses = [loss(7)]
+        store.commit(batch)
+        store = reopen(store)
+        _trim_all(store, 100)
+        before = content_of_snapshot(store.load())
+        was = content_of_entries(store.fetch(list(range(1, 601))))
+        _count_on(store)
+        assert content_of_snapshot(store.load()) == before
+        assert content_of_entries(store.fetch(list(range(1, 601)))) == was
+
+
 class TestNames:
     """Promise 8."""
 
@@ -467,6 +690,25 @@ class TestThreads:
 def _load_after(store: Store, batch: Batch) -> Snapshot:
     store.commit(batch)
     return store.load()
+
+
+def _cut_all(store: Store, *cuts: TopicCut) -> int:
+    """How many steps it took."""
+    steps = 1
+    while store.trim_topics(list(cuts)):
+        steps += 1
+        assert steps < PLENTY
+    return steps
+
+
+def _count_on(store: Store) -> None:
+    while store.maintain():
+        pass
+    assert store.space().is_counted
+
+
+def _marks(store: Store) -> list[int]:
+    return [mark.lsn for mark in store.load().time_marks]
 
 
 def _trim_all(store: Store, below_lsn: int) -> int:

@@ -10,17 +10,23 @@ SubscriptionRow = tuple[int, str, int, int, int, int, int]
 TopicRow = tuple[int, str, int]
 
 
-def state_values(records: list[StateRecord]) -> list[int | bytes]:
-    """The values of a row for each record, one after the other."""
+def state_values(records: list[StateRecord], has_gaps: bool) -> list[int | bytes]:
+    """The values of a row for each record, one after the other; gaps are left out if none has."""
     values: list[int | bytes] = []
     for record in records:
         values.append(record.session)
         values.append(record.cursor)
         values.append(record.in_flight)
         values.append(record.received)
-        values.append(record.gaps)
+        if has_gaps:
+            values.append(record.gaps)
         values.append(_state_checksum(record))
     return values
+
+
+def have_gaps(records: list[StateRecord]) -> bool:
+    """Whether any of these records has a gap."""
+    return any(len(record.gaps) > 0 for record in records)
 
 
 def state_records(rows: list[StateRow]) -> list[StateRecord]:
@@ -80,8 +86,7 @@ def _state_checksum(record: StateRecord) -> i64:
     crc = add_number(crc, len(record.in_flight) + 1)
     crc = add_number(crc, len(record.received) + 1)
     crc = add_number(crc, len(record.gaps) + 1)
-    crc = add_bytes(add_bytes(crc, record.in_flight), record.received)
-    return known(add_bytes(crc, record.gaps) if record.gaps else crc)
+    return known(add_bytes(crc, record.in_flight + record.received + record.gaps))
 
 
 def _subscription_checksum(record: SubscriptionRecord) -> i64:

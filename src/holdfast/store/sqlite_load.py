@@ -1,5 +1,6 @@
 """Reading a snapshot from SQLite: every row is checked."""
 
+import gc
 from itertools import islice
 from typing import Final
 
@@ -37,6 +38,10 @@ _TABLES: Final = (
 
 def load_snapshot(cursor: apsw.Cursor, snapshot: Snapshot) -> None:
     """Fill in all that is committed, but for the numbers; raises StoreCorrupt."""
+    # All that is made here is kept. To look through it for garbage again and again, since there is
+    # so much new, would take as long as all the rest.
+    is_collecting = gc.isenabled()
+    gc.disable()
     try:
         _load_many(cursor, snapshot)
         _load_few(cursor, snapshot)
@@ -46,6 +51,9 @@ def load_snapshot(cursor: apsw.Cursor, snapshot: Snapshot) -> None:
         if damage is None:
             raise
         raise damage from error
+    finally:
+        if is_collecting:
+            gc.enable()
 
 
 def _load_many(cursor: apsw.Cursor, snapshot: Snapshot) -> None:

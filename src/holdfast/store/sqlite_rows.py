@@ -21,13 +21,19 @@ ROWS_PER_STATEMENT: Final = (64, 16, 4, 1)
 
 @final
 class Insert:
-    """The statements that put rows of one table, for each of ROWS_PER_STATEMENT."""
+    """The statements that put rows of one table, for each of ROWS_PER_STATEMENT.
 
-    def __init__(self, table: str, columns: int) -> None:
-        self.columns: Final = columns  # the checksum is the last
-        row = f"({', '.join('?' * columns)})"
+    ``columns`` counts those of the table, or names some, of which the last is the checksum.
+    Where no row can be there yet, a plain INSERT takes a third less time.
+    """
+
+    def __init__(self, table: str, columns: int | tuple[str, ...], *, is_new: bool = False) -> None:
+        self.columns: Final = columns if isinstance(columns, int) else len(columns)
+        names = "" if isinstance(columns, int) else f" ({', '.join(columns)})"
+        verb = "INSERT" if is_new else "INSERT OR REPLACE"
+        row = f"({', '.join('?' * self.columns)})"
         self._statements = [
-            (count, f"INSERT OR REPLACE INTO {table} VALUES {', '.join([row] * count)}")
+            (count, f"{verb} INTO {table}{names} VALUES {', '.join([row] * count)}")
             for count in ROWS_PER_STATEMENT
         ]
 
@@ -42,10 +48,12 @@ class Insert:
         assert start == len(values)
 
 
-INSERT_TOPICS: Final = Insert("topics", 3)
-INSERT_LOG: Final = Insert("log", 6)
+INSERT_TOPICS: Final = Insert("topics", 3, is_new=True)
+INSERT_LOG: Final = Insert("log", 6, is_new=True)
 INSERT_SESSIONS: Final = Insert("sessions", 11)
 INSERT_STATES: Final = Insert("states", 6)
+# Those without gaps, which are nearly all.
+INSERT_PLAIN_STATES: Final = Insert("states", ("session", "cursor", "in_flight", "received", "crc"))
 INSERT_SUBSCRIPTIONS: Final = Insert("subscriptions", 7)
 INSERT_RETAINED: Final = Insert("retained", 3)
 INSERT_GROUPS: Final = Insert("shared_groups", 6)

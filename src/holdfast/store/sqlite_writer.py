@@ -4,7 +4,7 @@ from typing import Final, cast, final
 
 from holdfast.errors import StoreCorrupt
 from holdfast.store.blocks import encode_blocks, encode_message, unknown_topics
-from holdfast.store.checked_rows import state_values, subscription_values
+from holdfast.store.checked_rows import have_gaps, state_values, subscription_values
 from holdfast.store.checksums import Value, check_row, row_checksum
 from holdfast.store.queries import as_json
 from holdfast.store.records import Batch, DelayedRecord, RetainedRecord
@@ -14,6 +14,7 @@ from holdfast.store.sqlite_rows import (
     INSERT_GROUPS,
     INSERT_LOG,
     INSERT_LOSSES,
+    INSERT_PLAIN_STATES,
     INSERT_RETAINED,
     INSERT_SESSIONS,
     INSERT_STATES,
@@ -158,7 +159,9 @@ class BatchWriter:
         if batch.subscriptions:
             INSERT_SUBSCRIPTIONS.run(cursor, subscription_values(batch.subscriptions))
         if batch.states:
-            INSERT_STATES.run(cursor, state_values(batch.states))
+            has_gaps = have_gaps(batch.states)
+            insert = INSERT_STATES if has_gaps else INSERT_PLAIN_STATES
+            insert.run(cursor, state_values(batch.states, has_gaps))
         if batch.losses:
             INSERT_LOSSES.run(cursor, loss_values(batch.losses))
         if batch.retained:
