@@ -148,7 +148,9 @@ MIGRATIONS: Final[list[Callable[[apsw.Connection], None]]] = [
 assert len(MIGRATIONS) == FORMAT
 
 _MAGIC: Final = b"SQLite format 3\x00"
+_JOURNAL_MAGIC: Final = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 _HEADER_BYTES: Final = 100
+_JOURNAL_HEADER_BYTES: Final = 28
 
 
 def check_file(path: Path, vfs: str | None = None) -> int:
@@ -167,6 +169,8 @@ def check_file(path: Path, vfs: str | None = None) -> int:
     with path.open("rb") as file:
         header = file.read(_HEADER_BYTES)
     if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        if not any(header) and wal_bytes == 0 and _was_being_made(path):
+            return 0
         raise StoreCorrupt(f"{path} is not a SQLite database")
     (schema_cookie,) = struct.unpack_from(">I", header, 40)
     (user_version,) = struct.unpack_from(">i", header, 60)
@@ -213,6 +217,21 @@ def store_error(path: Path, doing: str, error: apsw.Error) -> StoreError:
         case _:
             reason = type(error).__name__
     return kind(f"{path}: {doing} failed: {reason} ({error})")
+
+
+def _was_being_made(path: Path) -> bool:
+    """Whether a power cut fell between the first write to the file and its first flush.
+
+    SQLite writes the very first page under the protection of a rollback journal, flushed before,
+    which says that the file was empty. It empties the file again when it finds that.
+    """
+    journal = path.with_name(path.name + "-journal")
+    if not journal.exists():
+        return False
+    with journal.open("rb") as file:
+        header = file.read(_JOURNAL_HEADER_BYTES)
+    # Behind the magic: how many pages it holds, a random number, and how many the file had.
+    return header.startswith(_JOURNAL_MAGIC) and header[16:20] == bytes(4)
 
 
 def _format_of(path: Path, application_id: int, user_version: int, schema_cookie: int) -> int:
