@@ -151,6 +151,7 @@ _MAGIC: Final = b"SQLite format 3\x00"
 _JOURNAL_MAGIC: Final = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 _HEADER_BYTES: Final = 100
 _JOURNAL_HEADER_BYTES: Final = 28
+_REWRITTEN_BYTES: Final = 64 * 1024  # at a time; SQLite writes at most 128 KiB
 
 
 def check_file(path: Path, vfs: str | None = None) -> int:
@@ -179,6 +180,32 @@ def check_file(path: Path, vfs: str | None = None) -> int:
     if wal_bytes == 0:
         return format_number
     return _format_of(path, *_numbers_with_wal(path, vfs))
+
+
+def rewrite_wal(path: Path, vfs: str | None = None) -> None:
+    """Write what a broker left in the write-ahead log once more, the same bytes, and flush it.
+
+    After a failed fsync a part of the log may be in the system's cache only, and no later fsync
+    writes it. To carry such a log over into the file is not enough: until the log begins again, a
+    power cut would leave a newer file beside an older log that has a hole, and SQLite would mix
+    the pages of both.
+    """
+    wal = path.with_name(path.name + "-wal")
+    if not wal.exists() or wal.stat().st_size == 0:
+        return
+    try:
+        # Through SQLite's file layer, so that it is flushed as SQLite flushes.
+        flags = [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_WAL, 0]
+        file = apsw.VFSFile(vfs or "", str(wal), flags)
+        try:
+            size = file.xFileSize()
+            for start in range(0, size, _REWRITTEN_BYTES):
+                file.xWrite(file.xRead(min(_REWRITTEN_BYTES, size - start), start), start)
+            file.xSync(apsw.SQLITE_SYNC_FULL)
+        finally:
+            file.xClose()
+    except apsw.Error as error:
+        raise store_error(path, "flushing the write-ahead log", error) from error
 
 
 def migrate(connection: apsw.Connection, format_number: int) -> None:

@@ -23,7 +23,7 @@ from holdfast.store.records import (
     Space,
     TopicCut,
 )
-from holdfast.store.schema import check_file, migrate, store_error
+from holdfast.store.schema import check_file, migrate, rewrite_wal, store_error
 from holdfast.store.sqlite_connection import READER_CACHE_BYTES, Writing, connect
 from holdfast.store.sqlite_load import load_snapshot
 from holdfast.store.sqlite_reader import SqliteReader
@@ -50,6 +50,7 @@ def open_store(
     except OSError as error:
         raise StoreError(f"{path}: cannot read the store: {error.strerror}") from error
     make_file(path)
+    rewrite_wal(path, vfs)
     return SqliteStore(path, format_number, vfs, clock_ns)
 
 
