@@ -1,0 +1,343 @@
+"""What a store is asked to do until the power fails, and what it shows before and afterwards.
+
+A script is a generator of ``Call``s that looks at the model, which the calls before have brought
+forward. To have the machine try something new, add a call to ``short`` and ``long``.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from typing import Final, final
+
+from holdfast.message import Message, Properties
+from holdfast.store.interface import Store
+from holdfast.store.records import (
+    OPEN,
+    Batch,
+    DelayedRecord,
+    FilterSpan,
+    GroupRecord,
+    LogEntry,
+    ReadRequest,
+    RetainedRecord,
+    SessionRecord,
+    Snapshot,
+    StateRecord,
+    SubscriptionRecord,
+)
+from tests.store.support import (
+    ODD_TOPICS,
+    PLENTY,
+    Model,
+    content_of_entries,
+    content_of_snapshot,
+    delayed,
+    group,
+    message,
+    read_all,
+    session,
+    state,
+    subscription,
+)
+
+TOPICS: Final = [*ODD_TOPICS[:-1], *(f"dev/{number}" for number in range(30))]
+SIZES: Final = [0, 1, 20, 300, 3000, 9000]  # bytes of payload; some take several pages
+EVERYTHING: Final = [FilterSpan("#", 1, OPEN), FilterSpan("$SYS/#", 1, OPEN)]
+
+
+@final
+class Expected(Model):
+    """The model, which also knows which entries may be gone: a trim takes whole blocks only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.removable: set[int] = set()
+
+    def trim(self, below_lsn: int) -> None:
+        self.removable.update(entry.lsn for entry in self.entries if entry.lsn < below_lsn)
+
+
+@final
+class Call:
+    """One call of the store, and what it does to the model.
+
+    ``is_promise``: when it has returned, no power cut may undo it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Store], object],
+        foresee: Callable[[Expected], None],
+        *,
+        is_promise: bool,
+    ) -> None:
+        self.name = name
+        self.run = run
+        self.foresee = foresee
+        self.is_promise = is_promise
+
+
+Script = Callable[[Expected], Iterator[Call]]
+
+
+def commit(batch: Batch) -> Call:
+    return Call(
+        f"commit of {len(batch.entries)} entries",
+        lambda store: store.commit(batch),
+        lambda model: model.commit(batch),
+        is_promise=True,
+    )
+
+
+def trim(below_lsn: int) -> Call:
+    """One step of a trim."""
+    return Call(
+        f"trim below {below_lsn}",
+        lambda store: store.trim(below_lsn),
+        lambda model: model.trim(below_lsn),
+        is_promise=False,
+    )
+
+
+def reopen() -> Call:
+    """Close the store and open it again; whoever runs the call opens it."""
+    return Call("reopen", lambda store: store.close(), lambda _model: None, is_promise=True)
+
+
+@final
+class State:
+    """All that a store shows at one moment."""
+
+    def __init__(self, snapshot: Snapshot, entries: list[LogEntry]) -> None:
+        self.snapshot = snapshot
+        self.entries = entries
+        content = repr((content_of_snapshot(snapshot), content_of_entries(entries)))
+        self.digest: Final = hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
+
+    def __str__(self) -> str:
+        snapshot = self.snapshot
+        counts = {
+            name: len(found) for name, found in vars(snapshot).items() if isinstance(found, list)
+        }
+        lsns = [entry.lsn for entry in self.entries]
+        return (
+            f"next lsn {snapshot.next_lsn}, next session {snapshot.next_session}, {counts},"
+            f" entries {ranges(lsns)} [{self.digest}]"
+        )
+
+
+def ranges(lsns: list[int]) -> str:
+    """Ascending numbers, shortly."""
+    runs: list[list[int]] = []
+    for lsn in lsns:
+        if runs and lsn == runs[-1][1] + 1:
+            runs[-1][1] = lsn
+        else:
+            runs.append([lsn, lsn])
+    return ", ".join(f"{low}-{high}" for low, high in runs) or "none"
+
+
+def observe(store: Store) -> State:
+    """What a store shows by load, fetch and read, which must agree."""
+    snapshot = store.load()
+    found = store.fetch(list(range(1, snapshot.next_lsn + 3)))
+    shown = State(snapshot, found)
+    model = model_of(shown)
+    number = max((entry.target for entry in found), default=0) or snapshot.next_session
+    # Only some at a time, so that reading goes on from a position.
+    request = ReadRequest(number, 1, snapshot.next_lsn, EVERYTHING, 50, PLENTY)
+    expected = content_of_entries(model.read(request))
+    assert content_of_entries(read_all(store, request)) == expected, "read and fetch differ"
+    if found:
+        topic = found[-1].message.topic
+        one = [FilterSpan(topic, 1, OPEN)]
+        request = ReadRequest(snapshot.next_session, 1, snapshot.next_lsn, one, PLENTY, PLENTY)
+        expected = content_of_entries(model.read(request))
+        assert content_of_entries(read_all(store, request)) == expected, f"of topic {topic!r}"
+    return shown
+
+
+def model_of(shown: State) -> Expected:
+    """A model that goes on from what a store shows."""
+    model = Expected()
+    snapshot = shown.snapshot
+    batch = Batch()
+    for name in vars(batch):
+        if hasattr(snapshot, name):
+            setattr(batch, name, list(getattr(snapshot, name)))
+    model.commit(batch)
+    model.entries = list(shown.entries)
+    model.next_lsn = snapshot.next_lsn
+    model.next_session = snapshot.next_session
+    return model
+
+
+def agree(model: Expected, shown: State) -> None:
+    """Check what a store shows: all of the model, but for entries that may be gone."""
+    lsns = {entry.lsn for entry in shown.entries}
+    missing = [entry.lsn for entry in model.entries if entry.lsn not in lsns]
+    lost = [lsn for lsn in missing if lsn not in model.removable]
+    assert not lost, f"entries {ranges(lost)} are gone"
+    left = [entry for entry in model.entries if entry.lsn in lsns]
+    expected = State(model.snapshot(), left)
+    assert shown.digest == expected.digest, f"found {shown}\n  expected {expected}"
+
+
+def short(model: Expected) -> Iterator[Call]:
+    """Everything a broker writes, each once or twice, in small batches."""
+    batch = Batch()
+    batch.entries = _entries(model, ["a", "a", "007", "a/\U0010ffff"])
+    batch.sessions = [session(1, "007", message("will", b"gone")), session(2, "\U0010ffff")]
+    batch.states = [state(1), state(2)]
+    batch.subscriptions = [subscription(1, "a/#"), subscription(2, "#"), subscription(2, "a")]
+    yield commit(batch)
+    batch = Batch()
+    batch.entries = _entries(model, ["a", "b"], size=5000)
+    batch.retained = [RetainedRecord("a", message("a", b"kept")), RetainedRecord("r", message("r"))]
+    batch.groups = [group(3), group(4, "$share/h/b")]
+    batch.delayed = [delayed(1), delayed(2, "later")]
+    yield commit(batch)
+    batch = Batch()
+    batch.entries = [
+        *_entries(model, ["own", "a"], target=2),
+        LogEntry(model.next_lsn + 2, message("a", b"for all")),
+    ]
+    batch.states = [state(1, 5)]
+    yield commit(batch)
+    yield trim(5)
+    batch = Batch()
+    batch.entries = _entries(model, ["b"] * 3)
+    batch.retained = [RetainedRecord("r", None)]
+    batch.subscriptions_removed = [subscription(2, "a")]
+    batch.delayed_removed = [2]
+    batch.groups = [group(3, cursor=9)]
+    yield commit(batch)
+    batch = Batch()
+    batch.ended = [2, 4]
+    batch.sessions = [session(5, "next")]
+    yield commit(batch)
+    yield trim(10)
+    batch = Batch()
+    batch.entries = _entries(model, ["d"])
+    yield commit(batch)
+    yield trim(model.next_lsn)
+    yield reopen()
+    batch = Batch()
+    batch.entries = _entries(model, ["a", "c"])
+    batch.states = [state(5, model.next_lsn), state(1, 7)]
+    yield commit(batch)
+    batch = Batch()
+    batch.ended = [5]
+    batch.entries = _entries(model, ["c"], size=9000)
+    yield commit(batch)
+
+
+def after(model: Expected) -> Iterator[Call]:
+    """What shows that a store works on after a power cut."""
+    batch = Batch()
+    batch.entries = _entries(model, ["a", "after", "after"])
+    batch.sessions = [session(model.next_session, "after")]
+    batch.states = [state(model.next_session, model.next_lsn)]
+    batch.retained = [RetainedRecord("after", message("after"))]
+    yield commit(batch)
+    yield trim(model.next_lsn - 2)
+    batch = Batch()
+    batch.entries = _entries(model, ["after"])
+    batch.ended = sorted(model.sessions)[:1]
+    yield commit(batch)
+
+
+def long(seed: int, calls: int) -> Script:
+    """Random calls."""
+
+    def script(model: Expected) -> Iterator[Call]:
+        rng = random.Random(f"long {seed}")
+        for _ in range(calls):
+            chance = rng.random()
+            if chance < 0.75:
+                yield commit(random_batch(model, rng))
+            elif chance < 0.95:
+                below = rng.choice([model.next_lsn, rng.randint(1, model.next_lsn)])
+                for _ in range(rng.randint(1, 3)):
+                    yield trim(below)
+            else:
+                yield reopen()
+
+    return script
+
+
+def random_batch(model: Expected, rng: random.Random) -> Batch:
+    """Some records of any kind. Numbers of sessions and groups are never used again."""
+    batch = Batch()
+    number = model.next_session
+    alive = sorted(model.sessions)
+    if alive and rng.random() < 0.15:
+        batch.ended = rng.sample(alive + sorted(model.groups), 1)
+        alive = [known for known in alive if known not in batch.ended]
+    if rng.random() < 0.3 or not alive:
+        will = _random_message(rng, b"will") if rng.random() < 0.3 else None
+        name = f"{rng.choice(TOPICS)}{number}"
+        batch.sessions = [SessionRecord(number, name, 5, rng.randint(0, 9), 60, 0, will, 1, 2)]
+        alive.append(number)
+        number += 1
+    if rng.random() < 0.2:
+        groups = [known for known in sorted(model.groups) if known not in batch.ended]
+        if not groups or rng.random() < 0.5:
+            groups = [number]
+        returned = rng.randbytes(3)
+        name = f"$share/g/{rng.choice(TOPICS)}"
+        batch.groups = [GroupRecord(rng.choice(groups), name, rng.randint(1, 99), returned)]
+    for owner in rng.sample(alive, min(len(alive), rng.randint(0, 3))):
+        in_flight, received = rng.randbytes(rng.choice([0, 9])), rng.randbytes(2)
+        cursor = rng.randint(1, model.next_lsn)
+        batch.states.append(StateRecord(owner, cursor, in_flight, received))
+        if rng.random() < 0.4:
+            topic_filter = rng.choice([*TOPICS, "#", "a/+/#"])
+            record = SubscriptionRecord(owner, topic_filter, cursor, rng.choice([OPEN, 999]), 1, 7)
+            batch.subscriptions.append(record)
+    known = [r for r in model.subscriptions.values() if r.session not in batch.ended]
+    if known and rng.random() < 0.2:
+        batch.subscriptions_removed = [rng.choice(known)]
+    _random_messages(batch, model, rng, alive)
+    return batch
+
+
+def _random_messages(batch: Batch, model: Expected, rng: random.Random, alive: list[int]) -> None:
+    """Log entries, retained and delayed messages."""
+    lsn = model.next_lsn
+    for _ in range(rng.choice([0, 1, 1, 2, 5])):
+        sent = _random_message(rng, b"%d " % lsn)
+        target = rng.choice(alive) if rng.random() < 0.2 else 0
+        for _ in range(rng.choice([1, 1, 3, 20])):
+            batch.entries.append(LogEntry(lsn, sent, target))
+            lsn += 1
+    if rng.random() < 0.3:
+        kept = _random_message(rng, b"kept")
+        batch.retained.append(RetainedRecord(kept.topic, kept))
+    if model.retained and rng.random() < 0.2:
+        batch.retained.append(RetainedRecord(rng.choice(sorted(model.retained)), None))
+    if rng.random() < 0.2:
+        later = _random_message(rng, b"later")
+        batch.delayed = [DelayedRecord(rng.randint(1, 6), rng.randint(1, 2**42), 60, later)]
+    if model.delayed and rng.random() < 0.3:
+        batch.delayed_removed = [rng.choice(sorted(model.delayed))]
+
+
+def _random_message(rng: random.Random, payload: bytes) -> Message:
+    properties = None
+    if rng.random() < 0.2:
+        properties = Properties()
+        properties.user_properties = [("a", "\U0010ffff")]
+    payload += rng.randbytes(rng.choice(SIZES))
+    return Message(rng.choice(TOPICS), payload, rng.randint(0, 2), False, properties)
+
+
+def _entries(
+    model: Expected, topics: list[str], *, size: int = 0, target: int = 0
+) -> list[LogEntry]:
+    lsn = model.next_lsn
+    return [
+        LogEntry(lsn + index, message(topic, b"%d" % (lsn + index) + bytes(size)), target)
+        for index, topic in enumerate(topics)
+    ]
