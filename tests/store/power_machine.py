@@ -20,7 +20,7 @@ import pytest
 
 from holdfast.errors import StoreError
 from holdfast.store import folder as store_folder
-from holdfast.store import sqlite
+from holdfast.store import sqlite_upkeep
 from holdfast.store.sqlite import FILE_NAME, SqliteStore, open_store
 from tests.store.power_vfs import (
     Disk,
@@ -129,6 +129,13 @@ class Machine:
         """How many different contents of the files were opened."""
         return len(self._found)
 
+    def begin(self, name: str) -> Record:
+        """Do what the cases of this name begin with."""
+        try:
+            return self._starts(name).record(self)
+        except AssertionError as error:
+            raise self.failure(name, str(error)) from error
+
     def record(
         self,
         start: Disk,
@@ -148,8 +155,8 @@ class Machine:
         vfs.lie, vfs.reached = lie, reached
         made.events = vfs.events
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sqlite, "CHECKPOINT_FRAMES", CHECKPOINT_FRAMES)
-            patch.setattr(sqlite, "RESTART_FRAMES", 3 * CHECKPOINT_FRAMES)
+            patch.setattr(sqlite_upkeep, "CHECKPOINT_FRAMES", CHECKPOINT_FRAMES)
+            patch.setattr(sqlite_upkeep, "RESTART_FRAMES", 3 * CHECKPOINT_FRAMES)
             patch.setattr(store_folder, "sync_folder", vfs.folder_synced)
             self._run(made, vfs, folder, script)
         vfs.unregister()
@@ -208,7 +215,8 @@ class Machine:
 
     def failure(self, case: str, what: str) -> AssertionError:
         return AssertionError(
-            f"{what}\n  again: HOLDFAST_POWER_CASE={case!r} pytest tests/store/test_power_cuts.py"
+            f"{what}\n  again: HOLDFAST_POWER_CASE={case!r} pytest -k plays_again"
+            " tests/store/test_power_cuts.py"
         )
 
     def _judge(self, images: Images, allowed: dict[str, State]) -> State:
@@ -320,8 +328,7 @@ class Machine:
     def play(self, case: str) -> None:
         """Do a case again."""
         name, *ends = case.split(" / ")
-        start = self._starts(name)
-        made = start.record(self)
+        made = self.begin(name)
         for index, end in enumerate(ends):
             at, mode, seed = end.split()
             cut = Cut(int(at), mode, int(seed))

@@ -18,12 +18,16 @@ from holdfast.store.records import (
     FilterSpan,
     GroupRecord,
     LogEntry,
+    LossRecord,
     ReadRequest,
     RetainedRecord,
     SessionRecord,
     Snapshot,
     StateRecord,
     SubscriptionRecord,
+    TimeMark,
+    TopicCut,
+    pack_gaps,
 )
 from tests.store.support import (
     ODD_TOPICS,
@@ -33,6 +37,7 @@ from tests.store.support import (
     content_of_snapshot,
     delayed,
     group,
+    loss,
     message,
     read_all,
     session,
@@ -55,6 +60,19 @@ class Expected(Model):
 
     def trim(self, below_lsn: int) -> None:
         self.removable.update(entry.lsn for entry in self.entries if entry.lsn < below_lsn)
+
+    def trim_topics(self, cuts: list[TopicCut]) -> None:
+        for entry in self.entries:
+            if any(_names(cut, entry) for cut in cuts):
+                self.removable.add(entry.lsn)
+
+
+def _names(cut: TopicCut, entry: LogEntry) -> bool:
+    return (
+        entry.target == cut.target
+        and (cut.target != 0 or entry.message.topic == cut.topic)
+        and any(low <= entry.lsn < high for low, high in cut.spans)
+    )
 
 
 @final
@@ -98,6 +116,21 @@ def trim(below_lsn: int) -> Call:
         lambda model: model.trim(below_lsn),
         is_promise=False,
     )
+
+
+def trim_topics(cuts: list[TopicCut]) -> Call:
+    """One step of trimming some topics or targets."""
+    return Call(
+        f"trim of {[(cut.topic, cut.target, cut.spans) for cut in cuts]}",
+        lambda store: store.trim_topics(cuts),
+        lambda model: model.trim_topics(cuts),
+        is_promise=False,
+    )
+
+
+def maintain() -> Call:
+    """One step of upkeep, which changes nothing that can be seen."""
+    return Call("upkeep", lambda store: store.maintain(), lambda _model: None, is_promise=False)
 
 
 def reopen() -> Call:
@@ -180,7 +213,15 @@ def agree(model: Expected, shown: State) -> None:
     lost = [lsn for lsn in missing if lsn not in model.removable]
     assert not lost, f"entries {ranges(lost)} are gone"
     left = [entry for entry in model.entries if entry.lsn in lsns]
-    expected = State(model.snapshot(), left)
+    snapshot = model.snapshot()
+    # Of the marks below the oldest entry a trim leaves the last.
+    oldest = min(lsns, default=model.next_lsn)
+    last = max([mark.lsn for mark in snapshot.time_marks if mark.lsn < oldest], default=0)
+    marks = {mark.lsn for mark in shown.snapshot.time_marks}
+    snapshot.time_marks = [
+        mark for mark in snapshot.time_marks if mark.lsn >= last or mark.lsn in marks
+    ]
+    expected = State(snapshot, left)
     assert shown.digest == expected.digest, f"found {shown}\n  expected {expected}"
 
 
@@ -191,12 +232,14 @@ def short(model: Expected) -> Iterator[Call]:
     batch.sessions = [session(1, "007", message("will", b"gone")), session(2, "\U0010ffff")]
     batch.states = [state(1), state(2)]
     batch.subscriptions = [subscription(1, "a/#"), subscription(2, "#"), subscription(2, "a")]
+    batch.time_marks = [TimeMark(1, 1000)]
     yield commit(batch)
     batch = Batch()
     batch.entries = _entries(model, ["a", "b"], size=5000)
     batch.retained = [RetainedRecord("a", message("a", b"kept")), RetainedRecord("r", message("r"))]
     batch.groups = [group(3), group(4, "$share/h/b")]
     batch.delayed = [delayed(1), delayed(2, "later")]
+    batch.losses = [loss(1), loss(2), loss(3)]
     yield commit(batch)
     batch = Batch()
     batch.entries = [
@@ -204,8 +247,10 @@ def short(model: Expected) -> Iterator[Call]:
         LogEntry(model.next_lsn + 2, message("a", b"for all")),
     ]
     batch.states = [state(1, 5)]
+    batch.time_marks = [TimeMark(model.next_lsn, 2000)]
     yield commit(batch)
     yield trim(5)
+    yield maintain()
     batch = Batch()
     batch.entries = _entries(model, ["b"] * 3)
     batch.retained = [RetainedRecord("r", None)]
@@ -216,7 +261,9 @@ def short(model: Expected) -> Iterator[Call]:
     batch = Batch()
     batch.ended = [2, 4]
     batch.sessions = [session(5, "next")]
+    batch.losses = [loss(1, 8)]
     yield commit(batch)
+    yield trim_topics([TopicCut("b", 0, [(1, 6), (7, 12)]), TopicCut("", 2, [(1, 100)])])
     yield trim(10)
     batch = Batch()
     batch.entries = _entries(model, ["d"])
@@ -257,6 +304,10 @@ def long(seed: int, calls: int) -> Script:
             chance = rng.random()
             if chance < 0.75:
                 yield commit(random_batch(model, rng))
+            elif chance < 0.8:
+                yield trim_topics(_random_cuts(model, rng))
+            elif chance < 0.85:
+                yield maintain()
             elif chance < 0.95:
                 below = rng.choice([model.next_lsn, rng.randint(1, model.next_lsn)])
                 for _ in range(rng.randint(1, 3)):
@@ -265,6 +316,15 @@ def long(seed: int, calls: int) -> Script:
                 yield reopen()
 
     return script
+
+
+def _random_cuts(model: Expected, rng: random.Random) -> list[TopicCut]:
+    lows = sorted(rng.randint(1, model.next_lsn) for _ in range(4))
+    spans = [(lows[0], lows[1]), (lows[2], lows[3])]
+    topics = sorted({entry.message.topic for entry in model.entries})
+    targets = sorted({entry.target for entry in model.entries} - {0})
+    cuts = [TopicCut(topic, 0, spans) for topic in rng.sample(topics, min(3, len(topics)))]
+    return cuts + [TopicCut("", target, spans[:1]) for target in targets[:1]]
 
 
 def random_batch(model: Expected, rng: random.Random) -> Batch:
@@ -287,11 +347,15 @@ def random_batch(model: Expected, rng: random.Random) -> Batch:
             groups = [number]
         returned = rng.randbytes(3)
         name = f"$share/g/{rng.choice(TOPICS)}"
-        batch.groups = [GroupRecord(rng.choice(groups), name, rng.randint(1, 99), returned)]
+        gaps = _random_gaps(rng)
+        batch.groups = [GroupRecord(rng.choice(groups), name, rng.randint(1, 99), returned, gaps)]
     for owner in rng.sample(alive, min(len(alive), rng.randint(0, 3))):
         in_flight, received = rng.randbytes(rng.choice([0, 9])), rng.randbytes(2)
         cursor = rng.randint(1, model.next_lsn)
-        batch.states.append(StateRecord(owner, cursor, in_flight, received))
+        gaps = _random_gaps(rng)
+        batch.states.append(StateRecord(owner, cursor, in_flight, received, gaps))
+        if gaps:
+            batch.losses.append(LossRecord(owner, rng.randint(1, 9), 2**40, cursor, 1))
         if rng.random() < 0.4:
             topic_filter = rng.choice([*TOPICS, "#", "a/+/#"])
             record = SubscriptionRecord(owner, topic_filter, cursor, rng.choice([OPEN, 999]), 1, 7)
@@ -299,8 +363,15 @@ def random_batch(model: Expected, rng: random.Random) -> Batch:
     known = [r for r in model.subscriptions.values() if r.session not in batch.ended]
     if known and rng.random() < 0.2:
         batch.subscriptions_removed = [rng.choice(known)]
+    if rng.random() < 0.2:
+        batch.time_marks = [TimeMark(model.next_lsn, model.next_lsn * 1000)]
     _random_messages(batch, model, rng, alive)
     return batch
+
+
+def _random_gaps(rng: random.Random) -> bytes:
+    low = rng.randint(1, 99)
+    return pack_gaps([(low, low + 7), (low + 9, OPEN)]) if rng.random() < 0.2 else b""
 
 
 def _random_messages(batch: Batch, model: Expected, rng: random.Random, alive: list[int]) -> None:
