@@ -41,7 +41,14 @@ from tests.store.power_workload import (
     observe,
 )
 
-CHECKPOINT_FRAMES: Final = 30  # so that there are many checkpoints
+# Of the store's upkeep, so that there is much of it.
+LIMITS: Final = {
+    "UPKEEP_FRAMES": 20,
+    "CHECKPOINT_FRAMES": 30,
+    "RESTART_FRAMES": 90,
+    "WAL_BYTES_MAX": 60_000,
+    "VACUUM_ABOVE_BYTES": 0,
+}
 # A mode beside those of the disk: the process ends, and the cache stays. The seed is 0, or the
 # count of the flush that fails after the next start.
 KILLED: Final = "killed"
@@ -155,8 +162,8 @@ class Machine:
         vfs.lie, vfs.reached = lie, reached
         made.events = vfs.events
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sqlite_upkeep, "CHECKPOINT_FRAMES", CHECKPOINT_FRAMES)
-            patch.setattr(sqlite_upkeep, "RESTART_FRAMES", 3 * CHECKPOINT_FRAMES)
+            for name, value in LIMITS.items():
+                patch.setattr(sqlite_upkeep, name, value)
             patch.setattr(store_folder, "sync_folder", vfs.folder_synced)
             self._run(made, vfs, folder, script)
         vfs.unregister()
@@ -166,7 +173,7 @@ class Machine:
     def _run(self, made: Record, vfs: PowerVfs, folder: Path, script: Script) -> None:
         events = vfs.events
         try:
-            store = open_store(folder, vfs.name)
+            store = open_store(folder, vfs.name, _stopped)
         except StoreError:
             assert vfs.lie is not None  # nothing else is wrong
             made.steps.append(Step("opening", 0, len(events), None, is_promise=False))
@@ -179,7 +186,7 @@ class Machine:
             try:
                 call.run(store)
                 if call.name == "reopen":
-                    store = open_store(folder, vfs.name)
+                    store = open_store(folder, vfs.name, _stopped)
             except StoreError:
                 assert vfs.lie is not None
                 _must_refuse(store, model, events)
@@ -356,6 +363,11 @@ class Start:
         return machine.record(
             Disk(self.images), self.script, {shown.digest: shown}, self.lie, self.reached
         )
+
+
+def _stopped() -> int:
+    """A clock by which each step of upkeep takes no time: what it does is always the same."""
+    return 0
 
 
 def flush(number: int) -> Lie:

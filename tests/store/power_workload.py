@@ -235,7 +235,7 @@ def short(model: Expected) -> Iterator[Call]:
     batch.time_marks = [TimeMark(1, 1000)]
     yield commit(batch)
     batch = Batch()
-    batch.entries = _entries(model, ["a", "b"], size=5000)
+    batch.entries = _entries(model, ["a", "b"], size=20_000)
     batch.retained = [RetainedRecord("a", message("a", b"kept")), RetainedRecord("r", message("r"))]
     batch.groups = [group(3), group(4, "$share/h/b")]
     batch.delayed = [delayed(1), delayed(2, "later")]
@@ -243,8 +243,8 @@ def short(model: Expected) -> Iterator[Call]:
     yield commit(batch)
     batch = Batch()
     batch.entries = [
-        *_entries(model, ["own", "a"], target=2),
-        LogEntry(model.next_lsn + 2, message("a", b"for all")),
+        *_entries(model, ["own", "a", "a"], target=2),
+        LogEntry(model.next_lsn + 3, message("a", b"for all")),
     ]
     batch.states = [state(1, 5)]
     batch.time_marks = [TimeMark(model.next_lsn, 2000)]
@@ -258,17 +258,20 @@ def short(model: Expected) -> Iterator[Call]:
     batch.delayed_removed = [2]
     batch.groups = [group(3, cursor=9)]
     yield commit(batch)
+    yield trim_topics([TopicCut("b", 0, [(1, 7), (9, 13)]), TopicCut("", 2, [(1, 8)])])
+    yield maintain()
     batch = Batch()
     batch.ended = [2, 4]
     batch.sessions = [session(5, "next")]
     batch.losses = [loss(1, 8)]
     yield commit(batch)
-    yield trim_topics([TopicCut("b", 0, [(1, 6), (7, 12)]), TopicCut("", 2, [(1, 100)])])
     yield trim(10)
     batch = Batch()
     batch.entries = _entries(model, ["d"])
     yield commit(batch)
     yield trim(model.next_lsn)
+    for _ in range(6):  # a census, then pages are given back, and the file is cut
+        yield maintain()
     yield reopen()
     batch = Batch()
     batch.entries = _entries(model, ["a", "c"])
@@ -307,7 +310,8 @@ def long(seed: int, calls: int) -> Script:
             elif chance < 0.8:
                 yield trim_topics(_random_cuts(model, rng))
             elif chance < 0.85:
-                yield maintain()
+                for _ in range(rng.randint(1, 5)):
+                    yield maintain()
             elif chance < 0.95:
                 below = rng.choice([model.next_lsn, rng.randint(1, model.next_lsn)])
                 for _ in range(rng.randint(1, 3)):

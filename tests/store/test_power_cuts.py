@@ -287,7 +287,7 @@ def _commits_after_a_failure(patch: pytest.MonkeyPatch) -> None:
         (_checkpoint_unflushed, "short", "commit of 3"),
         (_commit_in_two, "short", "commit"),
         (_trim_without_next_lsn, "short", ""),
-        (_next_lsn_later, "short", "trim below 14"),
+        (_next_lsn_later, "short", "trim below 15"),
         (_migration_in_pieces, "short", ""),
         (_torn_first_page_refused, "short", ""),
         (_log_not_written_again, "lie 7 none", ""),
