@@ -84,8 +84,8 @@ class SqliteStore:
     def _prepare(self, format_number: int) -> BatchWriter:
         """Make or migrate the tables, and read what is counted."""
         migrate(self._writing.connection, format_number)
-        # What a killed broker left in the write-ahead log may be in the system's cache only, if an
-        # fsync failed. Carried over into the file, and flushed there, that does no harm.
+        # What a killed broker left in the write-ahead log, which ``rewrite_wal`` has flushed, goes
+        # into the file, so that the log begins again from the front.
         try:
             restart_wal(self._writing.connection)
         except apsw.BusyError:
