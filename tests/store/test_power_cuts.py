@@ -130,7 +130,7 @@ def test_a_case_plays_again(machine: Machine, case: str) -> None:
 
 @pytest.mark.spec("MQTT5-4.1.0-1")
 def test_a_power_cut_at_every_write_and_flush(machine: Machine) -> None:
-    at_every_event(machine, "short", seeds=8 if IS_LONG else 1, again=10 if IS_LONG else 200)
+    at_every_event(machine, "short", seeds=8 if IS_LONG else 1, again=100 if IS_LONG else 200)
     assert machine.cuts > 1000
     assert machine.different > 500
 
