@@ -1,12 +1,8 @@
 """The `holdfast` command as a user meets it: real processes, their output and exit codes."""
 
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,37 +10,9 @@ import pytest
 
 from holdfast.build_info import version_line
 from tests.support.broker import BrokerProcess
+from tests.support.command import assert_one_line, holdfast
 
-PATIENCE_S: Final = 60
 REFERENCE: Final = Path(__file__).parent.parent.parent / "docs" / "reference" / "command-line.md"
-
-
-def holdfast(
-    *arguments: str, folder: Path, variables: Mapping[str, str] | None = None
-) -> "subprocess.CompletedProcess[str]":
-    """Run the installed command to its end, in a folder of its own."""
-    command = Path(sys.executable).parent / "holdfast"
-    assert command.exists(), f"{command} is missing: `make setup` builds it"
-    own = {key: value for key, value in os.environ.items() if not key.startswith("HOLDFAST_")}
-    return subprocess.run(
-        [str(command), *arguments],
-        cwd=folder,
-        env=own | {"COLUMNS": "200", "NO_COLOR": "1", **(variables or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-
-
-def assert_one_line(done: "subprocess.CompletedProcess[str]", code: int, pattern: str) -> None:
-    """It failed with this code, and with one line of explanation as its last words."""
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    lines = done.stderr.splitlines()
-    assert [line for line in lines if line.startswith("holdfast: ")] == lines[-1:], done.stderr
-    assert re.search(pattern, lines[-1]), done.stderr
 
 
 def test_version_names_what_runs(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import typer
 
 from holdfast.build_info import version_line
 from holdfast.cli.serve import SERVE_HELP, serve
+from holdfast.cli.store import STORE_HELP
+from holdfast.cli.store import app as store_app
 
 __all__ = ["app", "main"]
 
@@ -48,3 +50,4 @@ def _options(
 
 
 app.command(name="serve", help=SERVE_HELP)(serve)
+app.add_typer(store_app, name="store", help=STORE_HELP)

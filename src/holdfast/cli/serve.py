@@ -3,27 +3,16 @@
 import errno
 import os
 import socket
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from holdfast.cli.exit_codes import ExitCode, one_line
 from holdfast.config import LogLevel, Settings, StoreKind, load_settings
 from holdfast.errors import ConfigError, StoreError
 
-__all__ = ["SERVE_HELP", "ExitCode", "serve"]
-
-
-class ExitCode(IntEnum):
-    """What the exit codes of ``holdfast`` mean. Source: docs/reference/command-line.md."""
-
-    STOPPED = 0  # stopped cleanly, as asked
-    FAILED = 1  # an internal failure
-    USAGE = 2  # wrong usage or configuration
-    LISTEN = 3  # an address is in use or cannot be bound
-    STORE = 4  # the store or its folder cannot be used
-
+__all__ = ["SERVE_HELP", "serve"]
 
 # Markdown, as Typer shows it.
 SERVE_HELP: Final = """Run the broker in the foreground until SIGTERM or SIGINT.
@@ -101,7 +90,7 @@ def serve(
         code = _run(settings)
     except (ConfigError, StoreError, OSError) as error:
         code = _exit_code(error)
-        typer.echo(f"holdfast: {_one_line(error)}", err=True)
+        typer.echo(f"holdfast: {one_line(error)}", err=True)
     raise typer.Exit(code)
 
 
@@ -123,13 +112,3 @@ def _exit_code(error: ConfigError | StoreError | OSError) -> ExitCode:
     if is_unknown_host or error.errno in _NOT_BINDABLE:
         return ExitCode.LISTEN
     return ExitCode.FAILED
-
-
-def _one_line(error: Exception) -> str:
-    """The message of ``error`` without a number that only a C programmer knows."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror is not None:
-        text = error.strerror
-        if error.filename is not None:
-            text = f"{error.filename}: {text}"
-    return " ".join(text.split())

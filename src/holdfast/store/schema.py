@@ -167,19 +167,24 @@ def check_file(path: Path, vfs: str | None = None) -> int:
             # SQLite would delete the log of an empty file, and with it what it holds.
             raise StoreCorrupt(f"{path} is missing or empty, but {wal.name} beside it is not")
         return 0
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+    header = _read_header(path)
+    if not _is_sqlite(header):
         if not any(header) and wal_bytes == 0 and _was_being_made(path):
             return 0
-        raise StoreCorrupt(f"{path} is not a SQLite database")
+        raise _no_database(path)
     (schema_cookie,) = struct.unpack_from(">I", header, 40)
     (user_version,) = struct.unpack_from(">i", header, 60)
     (application_id,) = struct.unpack_from(">i", header, 68)
-    format_number = _format_of(path, application_id, user_version, schema_cookie)
+    format_number = format_of(path, application_id, user_version, schema_cookie)
     if wal_bytes == 0:
         return format_number
-    return _format_of(path, *_numbers_with_wal(path, vfs))
+    return format_of(path, *_numbers_with_wal(path, vfs))
+
+
+def check_magic(path: Path) -> None:
+    """Raise StoreCorrupt for a file that is no SQLite database."""
+    if not _is_sqlite(_read_header(path)):
+        raise _no_database(path)
 
 
 def rewrite_wal(path: Path, vfs: str | None = None) -> None:
@@ -246,6 +251,19 @@ def store_error(path: Path, doing: str, error: apsw.Error) -> StoreError:
     return kind(f"{path}: {doing} failed: {reason} ({error})")
 
 
+def _read_header(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEADER_BYTES)
+
+
+def _is_sqlite(header: bytes) -> bool:
+    return len(header) == _HEADER_BYTES and header.startswith(_MAGIC)
+
+
+def _no_database(path: Path) -> StoreCorrupt:
+    return StoreCorrupt(f"{path} is not a SQLite database")
+
+
 def _was_being_made(path: Path) -> bool:
     """Whether a power cut fell between the first write to the file and its first flush.
 
@@ -261,8 +279,11 @@ def _was_being_made(path: Path) -> bool:
     return header.startswith(_JOURNAL_MAGIC) and header[16:20] == bytes(4)
 
 
-def _format_of(path: Path, application_id: int, user_version: int, schema_cookie: int) -> int:
-    """The format that these numbers stand for, if it is one that can be opened."""
+def format_of(path: Path, application_id: int, user_version: int, schema_cookie: int) -> int:
+    """The format that these numbers stand for, if it is one that can be opened.
+
+    Raises StoreTooNew for a newer format and StoreCorrupt for what is no store of ours.
+    """
     if application_id == 0 and user_version == 0 and schema_cookie == 0:
         return 0  # killed between making the file and its tables
     if application_id != APPLICATION_ID:

@@ -1,0 +1,26 @@
+"""The exit codes of ``holdfast``, and its errors as one line."""
+
+from enum import IntEnum
+
+__all__ = ["ExitCode", "one_line"]
+
+
+class ExitCode(IntEnum):
+    """What the exit codes of ``holdfast`` mean. Source: docs/reference/command-line.md."""
+
+    STOPPED = 0  # stopped cleanly, as asked; for a tool: done
+    FAILED = 1  # an internal failure
+    USAGE = 2  # wrong usage or configuration
+    LISTEN = 3  # an address is in use or cannot be bound
+    STORE = 4  # the store or its folder cannot be used
+    DAMAGE = 5  # a tool found damage in what it read
+
+
+def one_line(error: Exception) -> str:
+    """The message of ``error`` without a number that only a C programmer knows."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror is not None:
+        text = error.strerror
+        if error.filename is not None:
+            text = f"{error.filename}: {text}"
+    return " ".join(text.split())
