@@ -1,15 +1,22 @@
 """``holdfast store``: the tools to look after a store."""
 
 import os
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from holdfast.cli.output import failures, progress_bar, size, tell
+from holdfast.cli.exit_codes import ExitCode
+from holdfast.cli.output import Bar, failures, progress_bar, size, tell
 from holdfast.config import load_settings
-from holdfast.errors import ConfigError, UsageError
-from holdfast.store.backup import back_up, compact, restore
+from holdfast.errors import ConfigError, StoreError, UsageError
+from holdfast.store.backup import back_up, compact, part_file, restore, sync_file
+from holdfast.store.folder import sync_folder
+from holdfast.store.reading import StoreView
+from holdfast.store.transfer import Transferred, export_store, import_store
+from holdfast.store.verify import Finding, check
 
 __all__ = ["STORE_HELP", "app"]
 
@@ -59,6 +66,52 @@ Examples:
 ```text
 holdfast store compact
 holdfast store compact /var/lib/holdfast --json
+```
+{_EXIT_CODES}"""
+
+CHECK_HELP: Final = f"""Verify a store: every page, row and message, and how they fit together.
+
+It reads one moment of the store and writes nothing; the broker may run. The write-ahead log of a
+busy broker grows meanwhile; to check a backup instead costs the broker nothing. DIR is a data
+folder or the file of a store. {_FOLDER}
+
+Examples:
+
+```text
+holdfast store check
+holdfast store check /var/lib/holdfast --json
+holdfast store check /backup/monday.db
+```
+
+Exit codes: 0 sound; 1 internal failure; 2 wrong usage; 4 the store cannot be read (missing, not
+ours, written by a newer version); 5 damage was found.
+"""
+
+EXPORT_HELP: Final = f"""Write a store as JSON Lines: sessions, subscriptions and messages.
+
+It reads one moment of the store; the broker may run. Of the messages, those that a session or
+shared group still needs are written, and retained and delayed ones. The format is in
+docs/reference/export-format.md. {_FOLDER}
+
+Examples:
+
+```text
+holdfast store export -o monday.jsonl
+holdfast store export /var/lib/holdfast | gzip > monday.jsonl.gz
+```
+{_EXIT_CODES}"""
+
+IMPORT_HELP: Final = f"""Make a store from an export, or from Mosquitto's database.
+
+The broker has to be stopped. FILE is `-` for standard input. The data folder must have no store, or
+one that was never used. All of the file is imported, or nothing. {_FOLDER}
+
+Examples:
+
+```text
+holdfast store import monday.jsonl
+gunzip -c monday.jsonl.gz | holdfast store import - /var/lib/holdfast
+holdfast store import /var/lib/mosquitto/mosquitto.db /var/lib/holdfast
 ```
 {_EXIT_CODES}"""
 
@@ -137,3 +190,91 @@ def _compact(data_dir: Folder = None, as_json: Json = False) -> None:
             f"{done.file}: {size(done.before_bytes)} before, {size(done.after_bytes)} now",
             as_json=as_json,
         )
+
+
+@app.command(name="check", help=CHECK_HELP)
+def _check(data_dir: Folder = None, as_json: Json = False) -> None:
+    with failures():
+        with progress_bar() as progress, StoreView(data_folder(data_dir)) as view:
+            report = check(view, progress)
+        rows = ", ".join(f"{count} {table}" for table, count in report.rows.items() if count)
+        lines = [_finding_line(finding) for finding in report.findings]
+        if report.findings_count > len(lines):
+            lines.append(f"... and {report.findings_count - len(lines)} more")
+        summary = "sound" if not lines else f"{report.findings_count} findings"
+        lines.append(f"{view.path}: {summary}; {report.messages} messages; rows: {rows or 'none'}")
+        tell(
+            {"file": str(view.path), "is_sound": not report.findings} | asdict(report),
+            "\n".join(lines),
+            as_json=as_json,
+        )
+        if report.findings:
+            raise typer.Exit(ExitCode.DAMAGE)
+
+
+def _finding_line(finding: Finding) -> str:
+    key = f" {finding.key}" if finding.key else ""
+    touched = f" (sessions: {', '.join(map(repr, finding.sessions))})" if finding.sessions else ""
+    return f"{finding.table}{key}: {finding.text}{touched}"
+
+
+@app.command(name="export", help=EXPORT_HELP)
+def _export(
+    data_dir: Folder = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Default: standard output."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
+    as_json: Json = False,
+) -> None:
+    with failures():
+        with progress_bar() as progress, StoreView(data_folder(data_dir)) as view:
+            if output is None:
+                done = export_store(view, sys.stdout.buffer, progress)
+                sys.stdout.buffer.flush()
+            else:
+                done = _export_to(view, output, force, progress)
+        values = {"file": None if output is None else str(output), "counts": done.counts}
+        # On standard output there is the export.
+        if output is not None:
+            tell(values, f"{output}: {_counted(done)}", as_json=as_json)
+
+
+def _export_to(view: StoreView, output: Path, is_replacing: bool, progress: Bar) -> Transferred:
+    if output.exists() and not is_replacing:
+        raise StoreError(f"{output} exists: expected a new name, or --force to replace it")
+    with part_file(output) as part:
+        with part.open("wb") as file:
+            done = export_store(view, file, progress)
+        sync_file(part)
+        os.replace(part, output)
+        sync_folder(output.parent)
+    return done
+
+
+@app.command(name="import", help=IMPORT_HELP)
+def _import(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Export or mosquitto.db.")],
+    data_dir: Folder = None,
+    as_json: Json = False,
+) -> None:
+    with failures():
+        folder = data_folder(data_dir)
+        with progress_bar() as progress:
+            if str(file) == "-":
+                done = import_store(Path("standard input"), sys.stdin.buffer, folder, progress)
+            else:
+                with file.open("rb") as source:
+                    done = import_store(file, source, folder, progress)
+        for note in done.notes:
+            typer.echo(f"holdfast: {note}", err=True)
+        tell(
+            {"data_dir": str(folder), "counts": done.counts, "notes": done.notes},
+            f"{folder}: {_counted(done)}",
+            as_json=as_json,
+        )
+
+
+def _counted(done: Transferred) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in done.counts.items()) or "nothing"

@@ -169,7 +169,9 @@ def held(data_dir: Path) -> Iterator[None]:
         _give_to_owner(data_dir / _LOCK_NAME)
         # No other tool is at work here: these are of runs that were killed.
         for left in data_dir.glob(f".{FILE_NAME}.*.part*"):
-            if not left.is_dir():
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
                 left.unlink(missing_ok=True)
         yield
     except OSError as error:

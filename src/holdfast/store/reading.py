@@ -6,6 +6,7 @@ while the moment is held, so the file beside the store grows by what is committe
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
@@ -14,15 +15,29 @@ from urllib.parse import quote
 import apsw
 
 from holdfast.errors import StoreCorrupt, StoreError
+from holdfast.store.blocks import decode_block, decode_message
+from holdfast.store.checksums import UNCHECKED
+from holdfast.store.records import (
+    DelayedRecord,
+    GroupRecord,
+    LogEntry,
+    LossRecord,
+    RetainedRecord,
+    SessionRecord,
+    StateRecord,
+    SubscriptionRecord,
+    TimeMark,
+)
 from holdfast.store.schema import BUSY_TIMEOUT_MS, check_magic, format_of, store_error
 from holdfast.store.sqlite import FILE_NAME
+from holdfast.store.sqlite_rows import check_row
 
 CACHE_BYTES: Final = 8 * 1024 * 1024  # of SQLite's page cache for a reader from outside
 
 Value = int | str | bytes | None
 Row = tuple[Value, ...]
 
-# The columns of each table, with what stands for one that an older format does not have.
+# The columns of each table but the checksum, with what stands for one that an older format lacks.
 COLUMNS: Final[dict[str, dict[str, Value]]] = {
     "meta": dict.fromkeys(("name", "value")),
     "topics": dict.fromkeys(("number", "name")),
@@ -33,13 +48,16 @@ COLUMNS: Final[dict[str, dict[str, Value]]] = {
             *("will_topic", "will", "will_delay_s", "will_due_ms"),
         )
     ),
-    "states": dict.fromkeys(("session", "cursor", "in_flight", "received")),
+    "states": dict.fromkeys(("session", "cursor", "in_flight", "received")) | {"gaps": b""},
     "subscriptions": dict.fromkeys(
         ("session", "topic_filter", "from_lsn", "until_lsn", "options", "identifier")
     ),
     "retained": dict.fromkeys(("topic", "message")),
-    "shared_groups": dict.fromkeys(("number", "topic_filter", "cursor", "returned")),
+    "shared_groups": dict.fromkeys(("number", "topic_filter", "cursor", "returned"))
+    | {"gaps": b""},
     "delayed": dict.fromkeys(("number", "due_ms", "seconds", "topic", "message")),
+    "losses": dict.fromkeys(("owner", "messages", "bytes", "at_ms", "reason")),
+    "time_marks": dict.fromkeys(("lsn", "at_ms")),
 }
 
 
@@ -146,26 +164,102 @@ class StoreView:
         assert isinstance(value, int)
         return value
 
-    def rows(self, table: str, behind: str = "", *arguments: Value) -> Iterator[Row]:
-        """The rows of a table with the values of COLUMNS; ``behind`` follows the table in SQL.
+    def rows(self, table: str, behind: str = "") -> Iterator[Row]:
+        """The rows of a table, with the values of COLUMNS and then the checksum.
 
-        Raises StoreCorrupt if SQLite finds damage on the way.
+        ``behind`` follows the table in SQL. Raises StoreCorrupt if SQLite finds damage on the way.
         """
         existing = self._columns[table]
         if not existing:
-            return iter(())
-        wanted = [name if name in existing else "NULL" for name in COLUMNS[table]]
-        defaults = [None if name in existing else COLUMNS[table][name] for name in COLUMNS[table]]
-        found = self.query(f"SELECT {', '.join(wanted)} FROM {table} {behind}", *arguments)
-        if wanted == list(COLUMNS[table]):
-            return found
-        return (
-            tuple(
-                default if default is not None else value
-                for value, default in zip(row, defaults, strict=True)
+            return
+        columns = COLUMNS[table]
+        wanted = [name for name in columns if name in existing]
+        checksum = "crc" if "crc" in existing else str(UNCHECKED)
+        found = self.query(f"SELECT {', '.join(wanted)}, {checksum} FROM {table} {behind}")
+        if len(wanted) == len(columns):
+            yield from found
+            return
+        # Columns were only ever added behind the others.
+        missing = tuple(columns.values())[len(wanted) :]
+        for *row, checksum_value in found:
+            yield (*row, *missing, checksum_value)
+
+    def checked(self, table: str, behind: str = "") -> Iterator[Row]:
+        """The rows of a table without their checksums; raises StoreCorrupt where one is wrong."""
+        for *row, checksum in self.rows(table, behind):
+            check_row(table, row[0], row, checksum)
+            yield tuple(row)
+
+    def losses(self) -> Iterator[LossRecord]:
+        """What sessions and groups have lost, by their number."""
+        for row in self.checked("losses", "ORDER BY owner"):
+            yield LossRecord(*map(int_of, row))
+
+    def time_marks(self) -> Iterator[TimeMark]:
+        """When entries of the log came, by lsn."""
+        for row in self.checked("time_marks", "ORDER BY lsn"):
+            yield TimeMark(*map(int_of, row))
+
+    def sessions(self) -> Iterator[SessionRecord]:
+        """All sessions by number; this and the following raise StoreCorrupt at a damaged row."""
+        for row in self.checked("sessions", "ORDER BY number"):
+            yield session_of(row)
+
+    def states(self) -> Iterator[StateRecord]:
+        """All states by session."""
+        for row in self.checked("states", "ORDER BY session"):
+            yield state_of(row)
+
+    def subscriptions(self) -> Iterator[SubscriptionRecord]:
+        """All subscriptions by session, filter and beginning."""
+        for row in self.checked("subscriptions", "ORDER BY session, topic_filter, from_lsn"):
+            yield subscription_of(row)
+
+    def groups(self) -> Iterator[GroupRecord]:
+        """All shared groups by number."""
+        for row in self.checked("shared_groups", "ORDER BY number"):
+            yield group_of(row)
+
+    def retained(self) -> Iterator[RetainedRecord]:
+        """All retained messages by topic."""
+        for name, topic, message in self._named("retained", "name"):
+            text = self._topic(name, topic)
+            yield RetainedRecord(text, decode_message(text, bytes_of(message)))
+
+    def delayed(self) -> Iterator[DelayedRecord]:
+        """All delayed messages by number."""
+        for name, number, due_ms, seconds, topic, message in self._named("delayed", "t.number"):
+            yield DelayedRecord(
+                int_of(number),
+                int_of(due_ms),
+                int_of(seconds),
+                decode_message(self._topic(name, topic), bytes_of(message)),
             )
-            for row in found
-        )
+
+    def blocks(self) -> Iterator["Block"]:
+        """All blocks of the log by lsn, not decoded."""
+        for name, *row in self._named("log", "t.lsn"):
+            yield block_of(tuple(row), self._topic(name, row[2]))
+
+    def _named(self, table: str, order: str) -> Iterator[Row]:
+        """The rows of a table with a topic, each behind the name of that, both checked."""
+        existing = self._columns[table]
+        if not existing:
+            return
+        columns = ", ".join(f"t.{name}" for name in COLUMNS[table])
+        checksums = "t.crc, topics.crc" if "crc" in existing else f"{UNCHECKED}, {UNCHECKED}"
+        for name, *row, checksum, topic_checksum in self.query(
+            f"SELECT topics.name, {columns}, {checksums}"
+            f" FROM {table} AS t LEFT JOIN topics ON topics.number = t.topic ORDER BY {order}"
+        ):
+            check_row(table, row[0], row, checksum)
+            if name is not None:
+                topic = row[list(COLUMNS[table]).index("topic")]
+                check_row("topics", topic, (topic, name), topic_checksum)
+            yield (name, *row)
+
+    def _topic(self, name: Value, number: Value) -> str:
+        return text_of(name, f"the name of topic {number!r}")
 
     def query(self, sql: str, *arguments: Value) -> Iterator[Row]:
         """The rows that a query of ours gives."""
@@ -187,9 +281,9 @@ class StoreView:
 
     def meta(self, name: str) -> int:
         """A counter of the store's; 0 if it is missing."""
-        for (value,) in self.query("SELECT value FROM meta WHERE name = ?1", name):
-            assert isinstance(value, int)
-            return value
+        for found, value in self.checked("meta"):
+            if found == name:
+                return int_of(value)
         return 0
 
     @property
@@ -200,6 +294,13 @@ class StoreView:
             self.number("SELECT ifnull((SELECT last_lsn FROM log ORDER BY lsn DESC LIMIT 1), 0)")
             + 1,
         )
+
+    @property
+    def first_lsn(self) -> int:
+        """The lsn of the oldest message; that of the next one if there is none."""
+        for (lsn,) in self.query("SELECT lsn FROM log ORDER BY lsn LIMIT 1"):
+            return int_of(lsn)
+        return self.next_lsn
 
     def _existing_columns(self) -> dict[str, set[str]]:
         """The columns that each table has in this format."""
@@ -225,3 +326,92 @@ class StoreView:
 REQUIRED: Final = frozenset(
     {"meta", "topics", "log", "sessions", "states", "subscriptions", "retained"}
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A row of the log with the name of its topic."""
+
+    lsn: int
+    last_lsn: int
+    topic: str
+    target: int
+    data: bytes
+
+    def entries(self) -> list[LogEntry]:
+        """Its messages; raises StoreCorrupt if they are damaged."""
+        found = decode_block(self.lsn, self.topic, self.target, self.data)
+        if not found or found[-1].lsn != self.last_lsn:
+            raise StoreCorrupt(
+                f"the messages from lsn {self.lsn} on: expected them to end with lsn "
+                f"{self.last_lsn}, there are {len(found)}"
+            )
+        return found
+
+
+def block_of(row: Row, topic: str) -> Block:
+    """A row of ``log``, whose topic has this name."""
+    lsn, last_lsn, _, target, data = row
+    return Block(int_of(lsn), int_of(last_lsn), topic, int_of(target), bytes_of(data))
+
+
+def session_of(row: Row) -> SessionRecord:
+    """A row of ``sessions``; raises StoreCorrupt if its will is damaged."""
+    number, client_id, version, epoch, expiry_s, since_ms, topic, will, delay_s, due_ms = row
+    what = f"the will of session {number!r}"
+    return SessionRecord(
+        int_of(number),
+        text_of(client_id, f"the client identifier of session {number!r}"),
+        int_of(version),
+        int_of(epoch),
+        int_of(expiry_s),
+        int_of(since_ms),
+        None if will is None else decode_message(text_of(topic, what), bytes_of(will)),
+        int_of(delay_s),
+        int_of(due_ms),
+    )
+
+
+def state_of(row: Row) -> StateRecord:
+    """A row of ``states``."""
+    session, cursor, *packed = row
+    return StateRecord(int_of(session), int_of(cursor), *map(bytes_of, packed))
+
+
+def subscription_of(row: Row) -> SubscriptionRecord:
+    """A row of ``subscriptions``."""
+    session, topic_filter, *numbers = row
+    what = f"a topic filter of session {session!r}"
+    return SubscriptionRecord(
+        int_of(session), text_of(topic_filter, what), *(int_of(number) for number in numbers)
+    )
+
+
+def group_of(row: Row) -> GroupRecord:
+    """A row of ``shared_groups``."""
+    number, topic_filter, cursor, *packed = row
+    what = f"the topic filter of shared group {number!r}"
+    return GroupRecord(
+        int_of(number), text_of(topic_filter, what), int_of(cursor), *map(bytes_of, packed)
+    )
+
+
+def int_of(value: Value) -> int:
+    """A value of an INTEGER column; the tables are STRICT, so only damage makes it another."""
+    if not isinstance(value, int):
+        raise StoreCorrupt(f"expected a number, found {type(value).__name__}")
+    return value
+
+
+def bytes_of(value: Value) -> bytes:
+    """A value of a BLOB column."""
+    if not isinstance(value, bytes):
+        raise StoreCorrupt(f"expected bytes, found {type(value).__name__}")
+    return value
+
+
+def text_of(value: Value, what: str) -> str:
+    """A value of a TEXT column; None where a name is missing."""
+    if not isinstance(value, str):
+        raise StoreCorrupt(f"{what} is missing")
+    return value

@@ -138,6 +138,17 @@ class SqliteStore:
         self._writer.committed()
         self._upkeep.checkpoint_if_due()
 
+    def bring_in(self, batch: Batch, *, next_lsn: int, next_session: int) -> None:
+        """Commit what another store held: its lsns ascend, but not all need to be there.
+
+        The next entry and the next session get these numbers, as they would have there.
+        """
+        self._writing.refuse_after_failure()
+        with self._writing.transaction("import"):
+            self._writer.bring_in(batch, next_lsn, next_session)
+        self._writer.committed()
+        self._upkeep.checkpoint_if_due()
+
     def read(self, request: ReadRequest) -> LogSlice:
         """See ``Store.read``; raises StoreError if the file cannot be read."""
         return self._reader.read(request)

@@ -103,6 +103,23 @@ class BatchWriter:
             if len(name) > TOPIC_CHARACTERS_MAX:
                 self.topics.pop(name, None)
 
+    def bring_in(self, batch: Batch, next_lsn: int, next_session: int) -> None:
+        """Write what another store held; lsns may be missing, and these numbers follow."""
+        assert next_lsn >= self.next_lsn
+        assert next_session >= self.next_session
+        entries, batch.entries = batch.entries, []
+        self.write(batch)
+        start = 0
+        for end in range(1, len(entries) + 1):
+            if end == len(entries) or entries[end].lsn != entries[end - 1].lsn + 1:
+                run = Batch()
+                run.entries = entries[start:end]
+                self.write(run)
+                start = end
+        self.set_meta("next_lsn", next_lsn)
+        self.set_meta("next_session", next_session)
+        self._written = (next_lsn, next_session)
+
     def committed(self) -> None:
         """What was written is committed."""
         self.next_lsn, self.next_session = self._written
