@@ -1,11 +1,15 @@
 """`holdfast store export` and `import`: the same bytes again, and the same to clients."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from holdfast.errors import StoreCorrupt
+from holdfast.store.reading import StoreView
+from holdfast.store.transfer import export_store, import_store
 from tests.support import packets
 from tests.support.broker import NewBroker
 from tests.support.command import assert_one_line, holdfast
@@ -235,11 +239,47 @@ def test_an_export_of_the_least_is_taken(tmp_path: Path) -> None:
 def test_a_bad_export_is_one_line_and_leaves_nothing(
     tmp_path: Path, text: str, pattern: str
 ) -> None:
-    (tmp_path / "x").write_text(text)
-    done = holdfast("store", "import", "x", "d", folder=tmp_path)
-    assert_one_line(done, 5, pattern)
+    source = BytesIO(text.encode())
+    with pytest.raises(StoreCorrupt, match=pattern) as raised:
+        import_store(Path("x"), source, tmp_path / "d")
+    assert "\n" not in str(raised.value)
     left = [path.name for path in (tmp_path / "d").iterdir()] if (tmp_path / "d").exists() else []
     assert [name for name in left if name != "holdfast.lock"] == []
+
+
+def test_a_bad_export_has_a_code_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text(lines(SESSION, SESSION))
+    done = holdfast("store", "import", "x", "d", folder=tmp_path)
+    assert_one_line(done, 5, r"^holdfast: x: line 3: number: expected each number once")
+
+
+def test_gaps_losses_and_time_marks_go_over(tmp_path: Path) -> None:
+    gaps = '"gaps":[{"from_lsn":2,"until_lsn":4},{"from_lsn":8}]'
+    subscription = (
+        '{"type":"subscription","session":1,"topic_filter":"a","qos":1,"no_local":false,'
+        '"retain_as_published":false,"retain_handling":0,"from_lsn":1}'
+    )
+    middle = [
+        SESSION.replace('"cursor":9', '"cursor":1')[:-1] + f",{gaps}}}",
+        subscription,
+        '{"type":"loss","owner":1,"messages":3,"bytes":30,"at_ms":5,"reason":1}',
+        '{"type":"time_mark","lsn":1,"at_ms":5}',
+        MESSAGE.replace('"lsn":3', '"lsn":1'),
+        MESSAGE,  # in a gap: nobody is given it
+        MESSAGE.replace('"lsn":3', '"lsn":4'),
+    ]
+    import_store(Path("x"), BytesIO(lines(*middle).encode()), tmp_path / "d")
+    found = [line.decode() for line in exported(tmp_path / "d").splitlines()]
+    assert found[1:-1] == [line for line in middle if line != MESSAGE]
+    import_store(Path("x"), BytesIO(exported(tmp_path / "d")), tmp_path / "e")
+    assert exported(tmp_path / "e") == exported(tmp_path / "d")
+
+
+def exported(data_dir: Path) -> bytes:
+    out = BytesIO()
+    with StoreView(data_dir) as view:
+        export_store(view, out)
+    return out.getvalue()
 
 
 def test_a_newer_export_is_refused(tmp_path: Path) -> None:
