@@ -10,11 +10,13 @@ import typer
 
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.output import Bar, failures, progress_bar, size, tell
+from holdfast.cli.stats_text import stats_lines
 from holdfast.config import load_settings
 from holdfast.errors import ConfigError, StoreError, UsageError
 from holdfast.store.backup import back_up, compact, part_file, restore, sync_file
 from holdfast.store.folder import sync_folder
 from holdfast.store.reading import StoreView
+from holdfast.store.report import TOP, stats
 from holdfast.store.transfer import Transferred, export_store, import_store
 from holdfast.store.verify import Finding, check
 
@@ -86,6 +88,21 @@ holdfast store check /backup/monday.db
 Exit codes: 0 sound; 1 internal failure; 2 wrong usage; 4 the store cannot be read (missing, not
 ours, written by a newer version); 5 damage was found.
 """
+
+STATS_HELP: Final = f"""Say what is in a store: sizes, sessions, and what keeps messages in it.
+
+It reads one moment of the store and writes nothing; the broker may run. Sessions and shared groups
+are sorted by the messages that wait for them. PINS are the messages that would go with this one.
+DIR is a data folder or the file of a store. {_FOLDER}
+
+Examples:
+
+```text
+holdfast store stats
+holdfast store stats /var/lib/holdfast --top 5
+holdfast store stats --json
+```
+{_EXIT_CODES}"""
 
 EXPORT_HELP: Final = f"""Write a store as JSON Lines: sessions, subscriptions and messages.
 
@@ -216,6 +233,21 @@ def _finding_line(finding: Finding) -> str:
     key = f" {finding.key}" if finding.key else ""
     touched = f" (sessions: {', '.join(map(repr, finding.sessions))})" if finding.sessions else ""
     return f"{finding.table}{key}: {finding.text}{touched}"
+
+
+@app.command(name="stats", help=STATS_HELP)
+def _stats(
+    data_dir: Folder = None,
+    top: Annotated[
+        int, typer.Option("--top", metavar="N", min=0, help="How many sessions and groups.")
+    ] = TOP,
+    as_json: Json = False,
+) -> None:
+    with failures():
+        with progress_bar() as progress, StoreView(data_folder(data_dir)) as view:
+            found = stats(view, top=top, progress=progress)
+        values = asdict(found) | {"sessions_absent": found.sessions_absent}
+        tell(values, "\n".join(stats_lines(found)), as_json=as_json)
 
 
 @app.command(name="export", help=EXPORT_HELP)
