@@ -14,10 +14,11 @@ from holdfast.cli.stats_text import stats_lines
 from holdfast.config import load_settings
 from holdfast.errors import ConfigError, StoreError, UsageError
 from holdfast.store.backup import back_up, compact, part_file, restore, sync_file
+from holdfast.store.building import Transferred
 from holdfast.store.folder import sync_folder
 from holdfast.store.reading import StoreView
 from holdfast.store.report import TOP, stats
-from holdfast.store.transfer import Transferred, export_store, import_store
+from holdfast.store.transfer import export_store, import_store
 from holdfast.store.verify import Finding, check
 
 __all__ = ["STORE_HELP", "app"]

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
@@ -27,6 +28,17 @@ from holdfast.store.verify import check
 
 RECORDS_PER_COMMIT: Final = 4096
 BYTES_PER_COMMIT: Final = 8 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Transferred:
+    """How many records of each type went over, and what there is to say about it."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def count(self, kind: str) -> None:
+        self.counts[kind] = self.counts.get(kind, 0) + 1
 
 
 @final

@@ -5,13 +5,12 @@ stay. Of the log, only what a session or group still needs is exported.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, final
 
 from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.store.backup import Progress, no_progress
-from holdfast.store.building import Builder, build
+from holdfast.store.building import Builder, Transferred, build
 from holdfast.store.json_records import (
     Fields,
     Object,
@@ -34,7 +33,8 @@ from holdfast.store.json_records import (
     time_mark_object,
     time_mark_of,
 )
-from holdfast.store.mosquitto_db import import_mosquitto, is_mosquitto
+from holdfast.store.mosquitto_db import is_mosquitto, read_mosquitto
+from holdfast.store.mosquitto_import import put_mosquitto
 from holdfast.store.needs import Needs, covers
 from holdfast.store.reading import StoreView
 from holdfast.store.records import StateRecord
@@ -44,17 +44,6 @@ LINE_BYTES_MAX: Final = 1 << 30  # the largest message, each byte of it escaped 
 HEADER_BYTES_MAX: Final = 4096  # so that a foreign file is refused early
 
 _READ_BYTES: Final = 16
-
-
-@dataclass(slots=True)
-class Transferred:
-    """How many records of each type went over, and what there is to say about it."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def count(self, kind: str) -> None:
-        self.counts[kind] = self.counts.get(kind, 0) + 1
 
 
 def export_store(view: StoreView, out: IO[bytes], progress: Progress = no_progress) -> Transferred:
@@ -146,8 +135,9 @@ def import_store(
     done = Transferred()
     start = file.read(_READ_BYTES)
     if is_mosquitto(start):
-        rest = start + file.read()
-        build(data_dir, lambda builder: import_mosquitto(source, rest, builder, done), progress)
+        # All of it in memory, where Mosquitto had it too.
+        found = read_mosquitto(str(source), start + file.read())
+        build(data_dir, lambda builder: put_mosquitto(found, builder, done), progress)
         return done
     lines = _Lines(source, start, file)
     header = lines.header()

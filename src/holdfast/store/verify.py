@@ -257,7 +257,10 @@ class _Check:
             raise StoreCorrupt(f"it is for session {target} alone, which does not exist")
         if last_lsn >= self._next_lsn:
             raise StoreCorrupt(f"it ends at {last_lsn}, and the log at {self._next_lsn}")
-        self.report.messages += len(block_of(row, "").entries())
+        entries = block_of(row, "").entries()
+        self.report.messages += len(entries)
+        if any(entry.message.qos == 0 for entry in entries):
+            raise StoreCorrupt("it holds a message of QoS 0, which is never logged")
 
     def _touched(self, needs: Needs, row: Row) -> tuple[str, ...]:
         """The sessions and groups that wait for a damaged block."""
