@@ -132,6 +132,9 @@ DAMAGE: Final[dict[str, tuple[str, str, list[str]]]] = {
     "UPDATE states SET gaps = x'00', crc = 0 WHERE session = 1": ("states", "", ["billing"]),
     "INSERT INTO losses VALUES (99, 1, 1, 1, 1, 0)": ("losses", "no session or group", []),
     "INSERT INTO time_marks VALUES (1000, 1, 0)": ("time_marks", "it is for lsn 1000", []),
+    "UPDATE topics SET name = CAST(x'ff' AS TEXT) WHERE name = 'energy/1'": (
+        ("topics", "not UTF-8", [])
+    ),
     "DELETE FROM meta WHERE name = 'next_session'": ("meta", "missing", []),
 }
 

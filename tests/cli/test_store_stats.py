@@ -107,7 +107,8 @@ def test_ages_losses_and_shares(tmp_path: Path) -> None:
     a, b = found.readers
     assert (a.messages, a.pins_messages, a.oldest_lsn, a.oldest_at_ms) == (6, 2, 2, 1000)
     assert (b.messages, b.pins_messages, b.oldest_lsn, b.oldest_at_ms) == (5, 1, 4, 2000)
-    assert (b.lost_messages, b.lost_bytes, found.lost_messages) == (7, 70, 7)
+    assert (b.lost_messages, b.lost_bytes, b.lost_reason) == (7, 70, "queue limit")
+    assert found.lost_messages == 7
     assert (found.log_messages, found.oldest_lsn, found.oldest_at_ms) == (7, 2, 1000)
     done = holdfast("store", "stats", folder=tmp_path)
     assert "\x1b" not in done.stdout  # a client identifier does nothing to the terminal

@@ -16,7 +16,7 @@ import apsw
 
 from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.store.blocks import decode_block, decode_message
-from holdfast.store.checksums import UNCHECKED
+from holdfast.store.checksums import UNCHECKED, check_row
 from holdfast.store.records import (
     DelayedRecord,
     GroupRecord,
@@ -30,7 +30,8 @@ from holdfast.store.records import (
 )
 from holdfast.store.schema import BUSY_TIMEOUT_MS, check_magic, format_of, store_error
 from holdfast.store.sqlite import FILE_NAME
-from holdfast.store.sqlite_rows import check_row
+
+_TEXTS: Final = frozenset({"name", "client_id", "will_topic", "topic_filter"})  # columns
 
 CACHE_BYTES: Final = 8 * 1024 * 1024  # of SQLite's page cache for a reader from outside
 
@@ -174,15 +175,17 @@ class StoreView:
             return
         columns = COLUMNS[table]
         wanted = [name for name in columns if name in existing]
+        # As bytes, for what is no UTF-8 would end the reading of all that follows.
+        texts = [index for index, name in enumerate(wanted) if name in _TEXTS]
+        asked = [f"CAST({name} AS BLOB)" if name in _TEXTS else name for name in wanted]
         checksum = "crc" if "crc" in existing else str(UNCHECKED)
-        found = self.query(f"SELECT {', '.join(wanted)}, {checksum} FROM {table} {behind}")
-        if len(wanted) == len(columns):
-            yield from found
-            return
         # Columns were only ever added behind the others.
         missing = tuple(columns.values())[len(wanted) :]
-        for *row, checksum_value in found:
-            yield (*row, *missing, checksum_value)
+        for found in self.query(f"SELECT {', '.join(asked)}, {checksum} FROM {table} {behind}"):
+            row = list(found)
+            for index in texts:
+                row[index] = _as_text(row[index])
+            yield (*row[:-1], *missing, row[-1])
 
     def checked(self, table: str, behind: str = "") -> Iterator[Row]:
         """The rows of a table without their checksums; raises StoreCorrupt where one is wrong."""
@@ -267,6 +270,8 @@ class StoreView:
             yield from self.connection.cursor().execute(sql, arguments)
         except apsw.Error as error:
             raise store_error(self.path, "reading", error) from error
+        except UnicodeDecodeError as error:
+            raise StoreCorrupt(f"{self.path}: a name in it is not UTF-8") from error
 
     def number(self, sql: str, *arguments: Value) -> int:
         """The number that a query of ours gives."""
@@ -413,5 +418,12 @@ def bytes_of(value: Value) -> bytes:
 def text_of(value: Value, what: str) -> str:
     """A value of a TEXT column; None where a name is missing."""
     if not isinstance(value, str):
-        raise StoreCorrupt(f"{what} is missing")
+        raise StoreCorrupt(f"{what} is {'missing' if value is None else 'not UTF-8'}")
     return value
+
+
+def _as_text(value: Value) -> Value:
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value

@@ -13,6 +13,7 @@ from holdfast.protocol.topics import is_shared
 from holdfast.store.backup import Progress, no_progress
 from holdfast.store.needs import Needs
 from holdfast.store.reading import StoreView, int_of, text_of
+from holdfast.store.records import LOSS_REASONS
 from holdfast.store.spans import Interval
 
 TOP: Final = 20  # sessions and groups that are listed, unless asked for another number
@@ -40,6 +41,7 @@ class Reader:
     lost_messages: int = 0
     lost_bytes: int = 0
     lost_at_ms: int | None = None
+    lost_reason: str | None = None  # of the last loss
 
 
 @dataclass(slots=True)
@@ -197,6 +199,7 @@ class _Counting:
                 reader.lost_messages = loss.messages
                 reader.lost_bytes = loss.bytes
                 reader.lost_at_ms = loss.at_ms
+                reader.lost_reason = _reason(loss.reason)
         found.topics = view.count("topics")
         found.retained, found.retained_bytes = self._sizes("retained")
         found.delayed, found.delayed_bytes = self._sizes("delayed")
@@ -286,6 +289,10 @@ class _Counting:
         self._stats.oldest_at_ms = time_of(self._stats.oldest_lsn)
         for reader in self._readers.values():
             reader.oldest_at_ms = time_of(reader.oldest_lsn)
+
+
+def _reason(number: int) -> str:
+    return LOSS_REASONS[number] if number < len(LOSS_REASONS) else str(number)
 
 
 def _note_oldest(reader: Reader, lsn: int) -> None:
