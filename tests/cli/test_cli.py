@@ -42,6 +42,21 @@ def test_the_reference_has_every_option(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "command", ["backup", "restore", "check", "stats", "export", "import", "compact"]
+)
+def test_help_of_a_store_command_has_examples_and_codes_and_the_reference_its_options(
+    tmp_path: Path, command: str
+) -> None:
+    help_text = holdfast("store", command, "--help", folder=tmp_path).stdout
+    for text in (f"holdfast store {command} ", "Exit codes", "--json"):
+        assert text in help_text
+    reference = REFERENCE.read_text(encoding="utf-8")
+    assert f"| `{command}" in reference
+    for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", help_text)):
+        assert f"`{option}" in reference, option
+
+
+@pytest.mark.parametrize(
     "arguments", [["serv"], ["serve", "--nothing"], ["serve", "extra"], ["serve", "--listen"]]
 )
 def test_wrong_usage_is_code_2(tmp_path: Path, arguments: list[str]) -> None:
