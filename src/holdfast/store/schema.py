@@ -305,23 +305,32 @@ def _numbers_with_wal(path: Path, vfs: str | None) -> tuple[int, int, int]:
     """Application id, user version and schema cookie, with the write-ahead log applied.
 
     In exclusive mode SQLite keeps the log's index in memory; without the checkpoint at the end,
-    not a byte is written.
+    not a byte is written. Where another program reads the store there is an index already, which
+    serves both.
     """
     try:
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
         try:
-            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-            connection.pragma("locking_mode", "exclusive")
-            return (
-                _number(connection, "application_id"),
-                _number(connection, "user_version"),
-                _number(connection, "schema_version"),
-            )
-        finally:
-            connection.close()
+            return _read_numbers(path, vfs, "exclusive")
+        except apsw.BusyError:
+            return _read_numbers(path, vfs, "normal")
     except apsw.Error as error:
         raise store_error(path, "looking at the format", error) from error
+
+
+def _read_numbers(path: Path, vfs: str | None, locking_mode: str) -> tuple[int, int, int]:
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+    try:
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        # A reader may stay for long; a writer that recovers the log does not.
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS if locking_mode == "normal" else 0)
+        connection.pragma("locking_mode", locking_mode)
+        return (
+            _number(connection, "application_id"),
+            _number(connection, "user_version"),
+            _number(connection, "schema_version"),
+        )
+    finally:
+        connection.close()
 
 
 def _number(connection: apsw.Connection, name: str) -> int:
