@@ -344,3 +344,21 @@ def test_compact_gives_the_free_space_back_and_keeps_the_rest(
     billing = dial(broker.start(), packets.V5)
     assert billing.hello("billing").session_present
     assert contents(billing.messages(1)) == [b"43"]
+
+
+def test_what_root_makes_belongs_to_the_owner_of_the_folder(
+    new_broker: NewBroker, tmp_path: Path
+) -> None:
+    """Whoever runs the tests: an administrator's restore must not keep the broker's user out."""
+    stopped_store(new_broker, "a")
+    assert holdfast("store", "export", "a", "-o", "x", folder=tmp_path).returncode == 0
+    assert holdfast("store", "backup", "b.db", "--data-dir", "a", folder=tmp_path).returncode == 0
+    commands = (["import", "x", "data"], ["restore", "b.db", "--force"], ["compact"])
+    (tmp_path / "data").mkdir()
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "data", 12345, 12345)
+    owner = (tmp_path / "data").stat().st_uid
+    for command in commands:
+        assert holdfast("store", *command, folder=tmp_path).returncode == 0
+        found = {path.name: path.stat().st_uid for path in (tmp_path / "data").iterdir()}
+        assert set(found.values()) == {owner}, found

@@ -122,7 +122,7 @@ holdfast store export /var/lib/holdfast | gzip > monday.jsonl.gz
 IMPORT_HELP: Final = f"""Make a store from an export, or from Mosquitto's database.
 
 The broker has to be stopped. FILE is `-` for standard input. The data folder must have no store, or
-one that was never used. All of the file is imported, or nothing. {_FOLDER}
+one that holds nothing. All of the file is imported, or nothing. {_FOLDER}
 
 Examples:
 

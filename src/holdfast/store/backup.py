@@ -210,6 +210,7 @@ def install(part: Path, data_dir: Path, *, is_kept: bool) -> Path | None:
     """
     file = data_dir / FILE_NAME
     wal = Path(f"{file}-wal")
+    _give_to_owner(part, data_dir)
     set_aside: Path | None = None
     if file.exists() or _size(wal) > 0:
         if is_kept:
@@ -233,7 +234,7 @@ def install(part: Path, data_dir: Path, *, is_kept: bool) -> Path | None:
 
 
 def holds_nothing(data_dir: Path) -> bool:
-    """Whether a folder has no store, or one that was never used."""
+    """Whether a folder has no store, or one that holds nothing."""
     file = data_dir / FILE_NAME
     if _size(file) == 0 and _size(Path(f"{file}-wal")) == 0:
         return True
@@ -360,11 +361,11 @@ def _remove_log(file: Path) -> None:
     sync_folder(file.parent)
 
 
-def _give_to_owner(path: Path) -> None:
+def _give_to_owner(path: Path, folder: Path | None = None) -> None:
     """What root makes in a folder belongs to the folder's owner: the broker has to open it."""
     if os.geteuid() == 0:
-        folder = path.parent.stat()
-        os.chown(path, folder.st_uid, folder.st_gid)
+        owner = (path.parent if folder is None else folder).stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _free_name(path: Path) -> Path:

@@ -117,7 +117,7 @@ def build(data_dir: Path, fill: Callable[[Builder], None], progress: Progress) -
         if not holds_nothing(data_dir):
             raise StoreError(
                 f"{data_dir / FILE_NAME} exists: expected a data folder without a store, or with "
-                "one that was never used"
+                "one that holds nothing"
             )
         folder = Path(tempfile.mkdtemp(prefix=f".{FILE_NAME}.", suffix=".part", dir=data_dir))
         try:
