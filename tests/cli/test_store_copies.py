@@ -281,6 +281,7 @@ def test_a_replacement_that_dies_anywhere_never_leaves_an_empty_store(
         data.mkdir()
         (data / "holdfast.db").write_bytes(b"old")
         (data / "holdfast.db-wal").write_bytes(b"log")
+        (data / "holdfast.open").write_bytes(b"")
         command = [sys.executable, "-c", DYING, str(data), str(deaths), str(is_kept)]
         code = subprocess.run(command, check=False).returncode
         found = files(data)
@@ -289,6 +290,7 @@ def test_a_replacement_that_dies_anywhere_never_leaves_an_empty_store(
             assert found["holdfast.db-wal"] == b"log"
         elif content == b"new":
             assert "holdfast.db-wal" not in found
+            assert "holdfast.open" not in found  # it would stand for a log that is lost
         else:
             assert content.startswith(b"This is no store"), content
         if is_kept and content != b"old":

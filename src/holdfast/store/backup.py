@@ -41,6 +41,8 @@ PAGES_PER_STEP: Final = 1024  # 4 MiB between two looks at the progress
 VACUUM_STEPS: Final = 100_000  # of SQLite's machine, between two looks at the progress
 _FILE_MODE: Final = 0o600
 _LOCK_NAME: Final = "holdfast.lock"
+# In the folder while a broker has the store open: a start that finds it wants the write-ahead log.
+_OPEN_MARK: Final = "holdfast.open"
 
 # What is being done, how far it is, and what it comes to; bytes, or 0 of 0 where nobody knows.
 Progress = Callable[[str, int, int], None]
@@ -316,6 +318,8 @@ def _vacuum_into(file: Path, part: Path, progress: Progress) -> None:
             connection.execute("BEGIN IMMEDIATE")  # shows that nobody else reads it either
             connection.execute("COMMIT")
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            # The log is empty, and goes when the file is closed.
+            (file.parent / _OPEN_MARK).unlink(missing_ok=True)
             expected = _used_bytes(connection)
             free = shutil.disk_usage(file.parent).free
             if expected > free:
@@ -356,6 +360,7 @@ def _keep(file: Path, name: Path) -> None:
 
 
 def _remove_log(file: Path) -> None:
+    (file.parent / _OPEN_MARK).unlink(missing_ok=True)
     for ending in ("-wal", "-shm"):
         Path(f"{file}{ending}").unlink(missing_ok=True)
     sync_folder(file.parent)
