@@ -18,7 +18,7 @@ from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.store.folder import sync_folder
 from holdfast.store.lock import DataLock
 from holdfast.store.reading import StoreView
-from holdfast.store.schema import BUSY_TIMEOUT_MS, check_file, store_error
+from holdfast.store.schema import BUSY_TIMEOUT_MS, check_file, rewrite_wal, store_error
 from holdfast.store.sqlite import FILE_NAME
 
 __all__ = [
@@ -150,6 +150,7 @@ def compact(data_dir: Path, *, progress: Progress = no_progress) -> Compacted:
         raise StoreError(f"{data_dir}: expected a data folder with {FILE_NAME}")
     with held(data_dir):
         check_file(file)
+        rewrite_wal(file)
         before_bytes = _size(file) + _size(Path(f"{file}-wal"))
         with part_file(file) as part:
             _vacuum_into(file, part, progress)
