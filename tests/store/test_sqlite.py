@@ -12,11 +12,9 @@ import apsw
 import pytest
 
 from holdfast.errors import StoreCorrupt, StoreError, StoreTooNew
-from holdfast.message import Message, Properties
 from holdfast.store import schema, sqlite_upkeep
 from holdfast.store.records import (
     OPEN,
-    Batch,
     FilterSpan,
     LogEntry,
     ReadRequest,
@@ -26,9 +24,6 @@ from holdfast.store.sqlite import SqliteStore, open_store
 from tests.store.support import (
     PLENTY,
     batch_of,
-    content_of_entries,
-    content_of_message,
-    content_of_snapshot,
     delayed,
     entries,
     folder_content,
@@ -42,7 +37,6 @@ from tests.store.vfs import WatchedVfs
 
 NAME: Final = "holdfast.db"
 CROWD: Final = 100_000  # messages
-FORMAT_1: Final = Path(__file__).parent / "format_1.sql"
 
 
 @pytest.fixture
@@ -394,103 +388,6 @@ class TestGrowth:
             pass
         names = store._writing.queries.names("SELECT json_group_array(name) FROM topics")
         assert set(names) == {"always", "later/19", "replaced/19", "slot/19"}
-
-
-class TestMigration:
-    def test_a_store_of_format_1_is_brought_forward(self, tmp_path: Path) -> None:
-        connection = apsw.Connection(str(tmp_path / NAME))
-        for _ in connection.execute(FORMAT_1.read_text("utf-8")):
-            pass
-        connection.close()
-        will = Message("007", b"\x00gone\xff", 2, True, Properties(), 2**42, "c")
-        assert will.properties is not None
-        will.properties.user_properties = [("k", "1"), ("k", "2")]
-        was = [*entries(1, ["a", "a", "b/c"]), *entries(4, ["b/c"], 2)]
-        gaps = group(8).gaps
-        for step in range(3):
-            store = open_store(tmp_path)
-            assert store._writing.queries.number("PRAGMA user_version") == schema.FORMAT
-            assert content_of_snapshot(store.load()) == {
-                "next_lsn": 5 + step,
-                "next_session": 3 if step == 0 else 9,
-                "sessions": [
-                    ((1, "007", 5, 1, 3600, 0), (content_of_message(will), 0, 0)),
-                    ((2, "é", 5, 1, 3600, 0), (None, 0, 0)),
-                ],
-                "states": [
-                    (1, 2, bytes.fromhex("0900070e06"), b"\0\1", b""),
-                    (2, 1, b"", b"\xff", b""),
-                ],
-                "subscriptions": [(1, "a/+/#", 1, 0, 1, 0), (2, "1e5", 3, 9, 255, 0)],
-                "retained": [("7", content_of_message(message("7", b"kept")))],
-                "groups": [(8, "$share/g/a", step, b"\xffreturned", gaps)] if step > 0 else [],
-                "losses": [],
-                "time_marks": [],
-                "delayed": [
-                    (n, 60_000, 60, content_of_message(message("a", b"later")))
-                    for n in range(1, 1 + step)
-                ],
-            }
-            assert content_of_entries(store.fetch([1, 2, 3, 4])) == content_of_entries(was)
-            batch = batch_of(entries(5 + step, ["a"]))
-            batch.groups = [group(8, cursor=step + 1)]
-            batch.delayed = [delayed(step + 1)]
-            store.commit(batch)
-            store.close()
-
-    def test_a_store_brought_forward_has_the_tables_of_a_new_one(self, tmp_path: Path) -> None:
-        (tmp_path / "old").mkdir()
-        connection = apsw.Connection(str(tmp_path / "old" / NAME))
-        for _ in connection.execute(FORMAT_1.read_text("utf-8")):
-            pass
-        connection.close()
-        tables: list[object] = []
-        schemas = "SELECT json_group_array(sql) FROM (SELECT sql FROM sqlite_schema ORDER BY name)"
-        for name in ("old", "new"):
-            store = open_store(tmp_path / name)
-            tables.append(store._writing.queries.names(schemas))
-            store.close()
-        assert tables[0] == tables[1]
-
-    def test_a_step_that_fails_leaves_the_store_as_it_was(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        make_store(tmp_path)
-        store = open_store(tmp_path)
-        before = content_of_snapshot(store.load())
-        store.close()
-
-        def half(connection: apsw.Connection) -> None:
-            connection.execute("DELETE FROM sessions")
-            connection.execute("DELETE FROM no_such_table")
-
-        monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, half])
-        monkeypatch.setattr(schema, "FORMAT", schema.FORMAT + 1)
-        with pytest.raises(StoreError, match="no_such_table"):
-            open_store(tmp_path)
-        monkeypatch.undo()
-        store = open_store(tmp_path)
-        assert content_of_snapshot(store.load()) == before
-        store.close()
-
-    def test_an_older_store_is_brought_forward(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        make_store(tmp_path)
-
-        def rename(connection: apsw.Connection) -> None:
-            connection.execute("UPDATE sessions SET client_id = 'migrated', crc = 0")
-
-        monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, rename])
-        monkeypatch.setattr(schema, "FORMAT", schema.FORMAT + 1)
-        for _ in range(2):
-            store = open_store(tmp_path)
-            assert [record.client_id for record in store.load().sessions] == ["migrated"]
-            store.commit(Batch())
-            store.close()
-        monkeypatch.undo()
-        with pytest.raises(StoreTooNew):
-            open_store(tmp_path)
 
 
 @contextmanager

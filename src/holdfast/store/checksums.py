@@ -27,7 +27,9 @@ _PIECE_BYTES: Final = 4096
 _WHOLE_BYTES_MIN: Final = 64 * 1024
 
 _MASK: Final = 0xFFFF_FFFF
-_FACTOR: Final = 0x3C6E_F35F  # odd, so that no two numbers come to the same, and below 2 ** 30
+# Odd, so that no two numbers below 2 ** 32 come to the same, and below 2 ** 31.
+_FACTOR: Final = 0x3C6E_F35F
+_OTHER_FACTOR: Final = 0x5851_F42D
 
 
 def row_checksum(row: Sequence[object]) -> int:
@@ -91,7 +93,8 @@ def add_number(crc: i64, value: i64) -> i64:
     if value < 0 or crc < 0:
         return -1
     # Below 2 ** 63 at every step: beyond, compiled and interpreted code differ.
-    return (((crc ^ (value & _MASK)) * _FACTOR) + (value >> 32)) & _MASK
+    low: i64 = ((crc ^ (value & _MASK)) * _FACTOR) & _MASK
+    return ((low ^ (low >> 15) ^ (value >> 32)) * _OTHER_FACTOR) & _MASK
 
 
 def add_bytes(crc: i64, content: bytes) -> i64:

@@ -12,6 +12,7 @@ from typing import Final
 import apsw
 
 from holdfast.errors import StoreCorrupt, StoreError, StoreTooNew
+from holdfast.store.checksums import row_checksum
 
 APPLICATION_ID: Final = 0x484F4C44  # "HOLD"; tells our files from other SQLite files
 FORMAT: Final = 3
@@ -138,12 +139,19 @@ CREATE TABLE time_marks (
     ]
 )
 
+
+def _to_format_3(connection: apsw.Connection) -> None:
+    _run(connection, _ADD_CHECKSUMS_GAPS_LOSSES)
+    for row in connection.execute("SELECT name, value FROM meta").fetchall():
+        connection.execute("UPDATE meta SET crc = ?2 WHERE name = ?1", (row[0], row_checksum(row)))
+
+
 # The step at index n brings a store from format n to n + 1; format 0 is an empty file. Steps that
 # were once released are never changed: there are stores that need them.
 MIGRATIONS: Final[list[Callable[[apsw.Connection], None]]] = [
     lambda connection: _run(connection, _CREATE),
     lambda connection: _run(connection, _ADD_GROUPS_AND_DELAYED),
-    lambda connection: _run(connection, _ADD_CHECKSUMS_GAPS_LOSSES),
+    _to_format_3,
 ]
 assert len(MIGRATIONS) == FORMAT
 
