@@ -27,6 +27,7 @@ _PIECE_BYTES: Final = 4096
 _WHOLE_BYTES_MIN: Final = 64 * 1024
 
 _MASK: Final = 0xFFFF_FFFF
+_crc32: Final = crc32  # at hand in compiled code, without a look into the module
 # Odd, so that no two numbers below 2 ** 32 come to the same, and below 2 ** 31.
 _FACTOR: Final = 0x3C6E_F35F
 _OTHER_FACTOR: Final = 0x5851_F42D
@@ -103,9 +104,9 @@ def add_bytes(crc: i64, content: bytes) -> i64:
         return crc
     size: i64 = len(content)
     if size <= _PIECE_BYTES or size >= _WHOLE_BYTES_MIN:
-        return crc32(content, crc)
+        return _crc32(content, crc)
     start: i64 = 0
     while start < size:
-        crc = crc32(content[start : start + _PIECE_BYTES], crc)
+        crc = _crc32(content[start : start + _PIECE_BYTES], crc)
         start += _PIECE_BYTES
     return crc

@@ -23,8 +23,8 @@ ROWS_PER_STATEMENT: Final = (64, 16, 4, 1)
 class Insert:
     """The statements that put rows of one table, for each of ROWS_PER_STATEMENT.
 
-    ``columns`` counts those of the table, or names some, of which the last is the checksum.
-    Where no row can be there yet, a plain INSERT takes a third less time.
+    ``columns`` counts those of the table, or names some, of which the last is the checksum. With
+    ``is_new`` it is an error if a row is there, which can only be damage.
     """
 
     def __init__(self, table: str, columns: int | tuple[str, ...], *, is_new: bool = False) -> None:

@@ -166,12 +166,15 @@ class Upkeep:
         if not self._writer.tally.is_complete:
             self._count_on()
             return True
-        if self._wal_frames - self._carried_frames >= UPKEEP_FRAMES or self._has_shrunk:
+        is_vacuum_wanted = self._is_vacuum_wanted()
+        is_done = self._has_shrunk and not is_vacuum_wanted
+        if is_done or self._wal_frames - self._carried_frames >= UPKEEP_FRAMES:
             self._checkpoint()
             self._writing.refuse_after_failure()
-        if self._is_vacuum_wanted():
+        elif is_vacuum_wanted:
             with self._vacuum_step.step() as pages:
                 self._vacuum(pages)
+        if is_vacuum_wanted:
             return True
         if self._truncated_at != self._wal_frames and self._wal_bytes() > WAL_BYTES_MAX:
             self._truncate_wal()

@@ -9,16 +9,17 @@ STEP_NS: Final = 1_000_000  # what a step may take: about as long as a commit
 
 @final
 class StepSize:
-    """A number that follows how long the steps take: halved after a long one, doubled slowly.
+    """A number that grows while steps are short, and is halved after two long ones in a row.
 
     A step that waited for the disk, or for the interpreter, was a long one too: on a busy machine
-    steps become small.
+    steps become small. One long step says little: the system may have let another program run.
     """
 
     def __init__(self, *, least: int, start: int, most: int, clock_ns: Callable[[], int]) -> None:
         self._least = least
         self._most = max(least, most)
         self._clock_ns = clock_ns
+        self._was_long = False
         self.value = min(start, self._most)
 
     @contextmanager
@@ -27,7 +28,9 @@ class StepSize:
         begin_ns = self._clock_ns()
         yield self.value
         took_ns = self._clock_ns() - begin_ns
-        if took_ns > STEP_NS:
+        is_long = took_ns > STEP_NS
+        if is_long and self._was_long:
             self.value = max(self._least, self.value // 2)
-        elif took_ns < STEP_NS // 2:
+        self._was_long = is_long
+        if took_ns < STEP_NS // 2:
             self.value = min(self._most, self.value + max(1, self.value // 4))
