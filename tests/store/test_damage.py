@@ -136,6 +136,22 @@ def test_a_row_that_was_changed_is_told(folder: Path, sql: str, said: str) -> No
     assert str(folder / NAME) in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("UPDATE log SET crc = 0, data = x'0105' WHERE lsn = 1", "table log, row 1: a stored"),
+        ("UPDATE log SET crc = 0, data = x'40' WHERE lsn = 7", "table log, row 7: a stored"),
+        ("UPDATE retained SET crc = 0, message = x'40'", "table retained, row 3: a stored"),
+        ("UPDATE delayed SET crc = 0, message = x''", "table delayed, row 1: a stored"),
+        ("UPDATE sessions SET crc = 0, will = x'' WHERE number = 1", "table sessions, row 1: a"),
+    ],
+)
+def test_what_cannot_be_read_of_an_older_format_is_told(folder: Path, sql: str, said: str) -> None:
+    change(folder, sql)
+    with pytest.raises(StoreCorrupt, match=said):
+        use(folder)
+
+
 def test_a_damaged_topic_is_told_when_it_is_asked_for(folder: Path) -> None:
     change(folder, "UPDATE topics SET crc = 7 WHERE name = 'a'")
     asks: list[Callable[[SqliteStore], object]] = [

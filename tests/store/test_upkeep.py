@@ -226,6 +226,13 @@ class TestSteps:
             pass
         assert size.value == 100
 
+    def test_a_step_with_little_to_do_says_nothing(self, clock: Clock) -> None:
+        size = StepSize(least=4, start=64, most=100, clock_ns=clock)
+        for _ in range(5):
+            with size.step():
+                size.was_full = False
+        assert size.value == 64
+
     def test_on_a_slow_disk_a_trim_does_little_at_once(
         self, store: SqliteStore, clock: Clock
     ) -> None:

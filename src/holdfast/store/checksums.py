@@ -5,7 +5,7 @@ to: 0, and for each number in the order of the columns ``add_number``. A name or
 the numbers as its length in bytes plus 1, and NULL as 0. Where that gives 0 it is 1: 0 is the
 checksum of rows written before there were any, which cannot be checked.
 
-A CRC of the numbers as well would take twice the time. Any change of one number changes what it
+A CRC of the numbers as well would take a third more time. Any change of one number changes what it
 begins with, and so the checksum.
 """
 

@@ -7,6 +7,7 @@ from typing import Final
 import apsw
 
 from holdfast.errors import StoreCorrupt
+from holdfast.message import Message
 from holdfast.store.blocks import decode_message
 from holdfast.store.checked_rows import check_topics, state_records, subscription_records
 from holdfast.store.checksums import check_row
@@ -76,7 +77,7 @@ def _load_few(cursor: apsw.Cursor, snapshot: Snapshot) -> None:
     for *row, crc in execute("SELECT * FROM sessions ORDER BY number"):
         check_row("sessions", row[0], row, crc)
         number, client_id, version, epoch, expiry_s, since, topic, will, *times = row
-        message = None if will is None else decode_message(topic, will)
+        message = None if will is None else _message("sessions", number, topic, will)
         snapshot.sessions.append(
             SessionRecord(number, client_id, version, epoch, expiry_s, since, message, *times)
         )
@@ -87,7 +88,9 @@ def _load_few(cursor: apsw.Cursor, snapshot: Snapshot) -> None:
         check_row("retained", number, (number, message), crc)
         if topic is None:
             raise StoreCorrupt(f"table retained, row {number}: expected a topic of this number")
-        snapshot.retained.append(RetainedRecord(topic, decode_message(topic, message)))
+        snapshot.retained.append(
+            RetainedRecord(topic, _message("retained", number, topic, message))
+        )
     for *row, crc in execute("SELECT * FROM shared_groups ORDER BY number"):
         check_row("shared_groups", row[0], row, crc)
         snapshot.groups.append(GroupRecord(*row))
@@ -99,7 +102,7 @@ def _load_few(cursor: apsw.Cursor, snapshot: Snapshot) -> None:
         number, due_ms, seconds, topic_number, message = row
         if topic is None:
             raise StoreCorrupt(f"table delayed, row {number}: expected the topic {topic_number}")
-        delayed = decode_message(topic, message)
+        delayed = _message("delayed", number, topic, message)
         snapshot.delayed.append(DelayedRecord(number, due_ms, seconds, delayed))
     for *row, crc in execute("SELECT * FROM losses ORDER BY owner"):
         check_row("losses", row[0], row, crc)
@@ -107,3 +110,10 @@ def _load_few(cursor: apsw.Cursor, snapshot: Snapshot) -> None:
     for lsn, at_ms, crc in execute("SELECT * FROM time_marks ORDER BY lsn"):
         check_row("time_marks", lsn, (lsn, at_ms), crc)
         snapshot.time_marks.append(TimeMark(lsn, at_ms))
+
+
+def _message(table: str, key: int, topic: str, data: bytes) -> Message:
+    try:
+        return decode_message(topic, data)
+    except StoreCorrupt as error:
+        raise StoreCorrupt(f"table {table}, row {key}: {error}") from error

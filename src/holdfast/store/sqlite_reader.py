@@ -147,6 +147,13 @@ class _Block:
     def __init__(self, row: list[int]) -> None:
         self.lsn, self.last_lsn, self.topic, self.target, self.size, self.crc = row
 
+    def entries(self, topic: str, data: bytes, low: int, high: int) -> list[LogEntry]:
+        """Those of its entries with ``low`` <= lsn < ``high``; raises StoreCorrupt."""
+        try:
+            return decode_block_part(self.lsn, topic, self.target, data, low, high)
+        except StoreCorrupt as error:
+            raise StoreCorrupt(f"table log, row {self.lsn}: {error}") from error
+
 
 @final
 class SqliteReader:
@@ -186,7 +193,7 @@ class SqliteReader:
                 ):
                     inside = [lsn for lsn in wanted if block.lsn <= lsn <= block.last_lsn]
                     low, high = inside[0], inside[-1] + 1
-                    for entry in decode_block_part(block.lsn, topic, block.target, data, low, high):
+                    for entry in block.entries(topic, data, low, high):
                         found[entry.lsn] = entry
         return [found[lsn] for lsn in lsns if lsn in found]
 
@@ -431,7 +438,7 @@ class _Read:
         entries: list[LogEntry] = []
         for low, high in self._parts_of(block, self._request.end):
             high = min(high, low + self._slice.messages_left + 1)
-            entries += decode_block_part(block.lsn, topic, block.target, data, low, high)
+            entries += block.entries(topic, data, low, high)
         return entries
 
     def _parts_of(self, block: _Block, reach: int) -> list[Interval]:

@@ -120,7 +120,9 @@ class Upkeep:
             self._trim_step.step() as blocks,
             self._writing.transaction("trim", synchronous="NORMAL"),
         ):
-            return self._remove(self._queries.rows(_TRIMMABLE, below_lsn, blocks + 1), blocks)
+            found = self._queries.rows(_TRIMMABLE, below_lsn, blocks + 1)
+            has_more = self._trim_step.was_full = self._remove(found, blocks)
+        return has_more
 
     def trim_topics(self, cuts: list[TopicCut]) -> bool:
         """See ``Store.trim_topics``."""
@@ -140,7 +142,8 @@ class Upkeep:
             rows = self._queries.rows(_CUTTABLE, as_json(shared), as_json(own), blocks + 1)
             # Spans may overlap.
             found = list({row[0]: row for row in rows}.values())
-            return self._remove(found, blocks) or len(rows) > blocks
+            has_more = self._trim_step.was_full = self._remove(found, blocks) or len(rows) > blocks
+        return has_more
 
     def space(self) -> Space:
         """See ``Store.space``."""

@@ -20,11 +20,13 @@ class StepSize:
         self._most = max(least, most)
         self._clock_ns = clock_ns
         self._was_long = False
+        self.was_full = True  # whether the last step had more to do: it is for the caller to say
         self.value = min(start, self._most)
 
     @contextmanager
     def step(self) -> Iterator[int]:
         """A step of this size; it is for the caller to do less where there is less to do."""
+        self.was_full = True
         begin_ns = self._clock_ns()
         yield self.value
         took_ns = self._clock_ns() - begin_ns
@@ -32,5 +34,5 @@ class StepSize:
         if is_long and self._was_long:
             self.value = max(self._least, self.value // 2)
         self._was_long = is_long
-        if took_ns < STEP_NS // 2:
+        if took_ns < STEP_NS // 2 and self.was_full:
             self.value = min(self._most, self.value + max(1, self.value // 4))
