@@ -150,6 +150,11 @@ class Settings(BaseModel):
         default="sqlite",
         description="What keeps sessions and messages: sqlite (durable) or memory (lost at exit).",
     )
+    store_strict: bool = Field(
+        default=False,
+        description="Refuse to start on a damaged store, where else it is repaired and what is "
+        "lost is reported.",
+    )
     log_level: LogLevel = Field(
         default="info",
         description="The least severe records to log: debug, info, warning or error.",

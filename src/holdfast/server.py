@@ -18,7 +18,7 @@ from holdfast.broker.broker import Broker
 from holdfast.broker.limits import LOG_POLICIES, QUEUE_POLICIES, Limits
 from holdfast.broker.shared_group import SHARED_STRATEGIES
 from holdfast.config import ListenAddress, ServerRedirect, Settings
-from holdfast.errors import StoreError
+from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.logs import get_logger, setup_logging
 from holdfast.net.clock import Clock
 from holdfast.net.driver import Driver
@@ -26,7 +26,7 @@ from holdfast.protocol.reason_codes import SERVER_MOVED, USE_ANOTHER_SERVER
 from holdfast.store.interface import Store
 from holdfast.store.lock import DataLock
 from holdfast.store.memory import MemoryStore
-from holdfast.store.sqlite import open_store
+from holdfast.store.sound import mark_closed, open_sound
 
 BACKLOG: Final = 4096  # connections that the kernel accepts before the loop takes them
 # The writer thread asks for the interpreter a few times per commit. With Python's 5 ms, a busy
@@ -62,9 +62,26 @@ def run(settings: Settings) -> int:
         return _run_on(settings, MemoryStore())
     lock = DataLock(settings.data_dir)
     try:
-        return _run_on(settings, open_store(settings.data_dir))
+        return _run_on_sound(settings)
     finally:
         lock.release()
+
+
+def _run_on_sound(settings: Settings) -> int:
+    """Run on the store of the data folder, which is repaired first if it is damaged."""
+    data_dir, strict = settings.data_dir, settings.store_strict
+    store, report = open_sound(data_dir, strict=strict)
+    try:
+        code = _run_on(settings, store)
+    except StoreCorrupt:
+        if report is not None:
+            raise
+        # Met while the sessions were loaded, in a store that was closed cleanly.
+        store, _ = open_sound(data_dir, strict=strict, distrust=True)
+        code = _run_on(settings, store)
+    if code == EXIT_STOPPED:
+        mark_closed(data_dir)
+    return code
 
 
 def _run_on(settings: Settings, store: Store) -> int:

@@ -39,6 +39,10 @@ def holdfast_command() -> str:
     return str(command)
 
 
+def _toml(value: str | int) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
 class BrokerProcess:
     """One data folder and the server process that serves it, on one port for its whole life.
 
@@ -61,7 +65,7 @@ class BrokerProcess:
             self._arguments += ["--store", store]
         if settings is not None:
             path = data_dir.parent / f"{data_dir.name}.toml"
-            path.write_text("".join(f"{key} = {value!r}\n" for key, value in settings.items()))
+            path.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in settings.items()))
             self._arguments += ["--config", str(path)]
         self._runs: list[Process] = []
         self._has_served = False

@@ -37,7 +37,7 @@ Exit codes:
 - 2: wrong usage or configuration
 - 3: an address is in use or cannot be bound
 - 4: the store or its folder cannot be used (not writable, locked by another broker, written by a
-  newer version)
+  newer version, damaged with `--strict`)
 """
 
 _NOT_BINDABLE: Final = frozenset(
@@ -61,6 +61,14 @@ def serve(
         StoreKind | None,
         typer.Option(help="sqlite is durable; memory forgets all at exit. Default: sqlite."),
     ] = None,
+    strict: Annotated[
+        bool | None,
+        typer.Option(
+            "--strict",
+            help="Refuse to start on a damaged store, where else it is repaired.",
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE.toml", help="Configuration file. Default: none."),
@@ -83,6 +91,7 @@ def serve(
                 "listen": listen or None,
                 "data_dir": data_dir,
                 "store": store,
+                "store_strict": strict,
                 "log_level": log_level,
                 "log_json": log_json,
             },
