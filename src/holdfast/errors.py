@@ -12,6 +12,7 @@ __all__ = [
     "Refused",
     "StoreCorrupt",
     "StoreError",
+    "StoreFull",
     "StoreLocked",
     "StoreTooNew",
     "UsageError",
@@ -60,6 +61,10 @@ class StoreError(HoldfastError):
 
     After one that comes from a commit there is no retry and no further acknowledgement.
     """
+
+
+class StoreFull(StoreError):
+    """The disk, or what the store may have of it, is full."""
 
 
 class StoreLocked(StoreError):

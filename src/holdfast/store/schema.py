@@ -11,7 +11,7 @@ from typing import Final
 
 import apsw
 
-from holdfast.errors import StoreCorrupt, StoreError, StoreTooNew
+from holdfast.errors import StoreCorrupt, StoreError, StoreFull, StoreTooNew
 from holdfast.store.checksums import row_checksum
 
 APPLICATION_ID: Final = 0x484F4C44  # "HOLD"; tells our files from other SQLite files
@@ -245,7 +245,7 @@ def store_error(path: Path, doing: str, error: apsw.Error) -> StoreError:
         case apsw.CorruptError() | apsw.NotADBError():
             kind, reason = StoreCorrupt, "the file is damaged"
         case apsw.FullError():
-            reason = "the disk is full"
+            kind, reason = StoreFull, "the disk is full"
         case apsw.IOError():
             reason = "the disk reports an I/O error"
         case apsw.ReadOnlyError() | apsw.PermissionsError():

@@ -173,6 +173,11 @@ class SqliteStore:
         """See ``Store.oldest``; raises StoreError if the file cannot be read."""
         return self._reader.oldest(messages, bytes)
 
+    def probe(self) -> None:
+        """Commit something that means nothing; raises StoreError if nothing can be committed."""
+        with self._writing.transaction("a commit to try it out"):
+            self._writer.write_probe()
+
     def trim(self, below_lsn: int) -> bool:
         """See ``Store.trim``. Blocks go as a whole, so a few entries below may stay."""
         has_more = self._upkeep.trim(below_lsn)

@@ -28,7 +28,7 @@ class Writing:
         self.connection.wal_autocheckpoint(0)  # it would hide errors, and try an fsync twice
         self.cursor: Final = self.connection.cursor()
         self.queries: Final = Queries(self.connection)
-        self._failure: str | None = None  # why there is no further commit
+        self._failure: StoreError | None = None  # why there is no further commit
         self._synchronous = "FULL"
 
     @property
@@ -38,13 +38,14 @@ class Writing:
     def refuse_after_failure(self) -> None:
         """Raise StoreError if anything failed before."""
         if self._failure is not None:
-            raise StoreError(f"nothing more is committed since this: {self._failure}")
+            kind = type(self._failure)
+            raise kind(f"nothing more is committed since this: {self._failure}")
 
     def fail(self, doing: str, error: apsw.Error) -> StoreError:
         """Let nothing be written any more, because of this error."""
         failure = store_error(self.path, doing, error)
         if self._failure is None:
-            self._failure = str(failure)
+            self._failure = failure
         return failure
 
     @contextmanager
@@ -63,7 +64,7 @@ class Writing:
                 failure = self.fail(doing, error)
                 self._roll_back()
                 raise failure from error
-            self._failure = f"{self.path}: {doing} failed ({error})"
+            self._failure = StoreError(f"{self.path}: {doing} failed ({error})")
             self._roll_back()
             if isinstance(error, StoreCorrupt):
                 raise StoreCorrupt(f"{self.path}: {doing} failed: {error}") from error
@@ -105,7 +106,7 @@ def connect(path: Path, vfs: str | None, cache_bytes: int) -> apsw.Connection:
 def close_without_writing(connection: apsw.Connection) -> None:
     """Close a connection, and leave the write-ahead log to whoever opens the store next."""
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-    connection.close()
+    connection.close(True)  # whatever it says, this process may open the file again
 
 
 def _set_up(connection: apsw.Connection, cache_bytes: int) -> None:

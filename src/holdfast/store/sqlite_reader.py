@@ -169,7 +169,7 @@ class SqliteReader:
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
         with self._lock:
-            self._connection.close()
+            self._connection.close(True)  # there is nothing to lose
 
     def paused(self) -> Lock:
         """A context in which no read goes on."""

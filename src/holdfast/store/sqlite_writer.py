@@ -136,6 +136,14 @@ class BatchWriter:
         for _, name in unused:
             self.topics.pop(name, None)
 
+    def write_probe(self) -> None:
+        """Write something that means nothing, but has to be written.
+
+        SQLite does not write what stays the same. Readers look anew at what they know of topics.
+        """
+        self._topics_forgotten += 1
+        self.set_meta("topics_forgotten", self._topics_forgotten)
+
     def set_meta(self, name: str, value: int) -> None:
         """Write a number that is counted."""
         self._cursor.execute(

@@ -1,0 +1,62 @@
+"""Opens the store of a data folder: at the start, and anew in the same process when it has failed.
+
+Everything that opens a store to serve from it goes through here.
+"""
+
+import os
+from pathlib import Path
+from typing import final
+
+from holdfast.errors import StoreError
+from holdfast.store.sqlite import FILE_NAME, SqliteStore, open_store
+
+
+@final
+class StoreOpener:
+    """Opens one data folder's store as often as it must be; the caller holds its ``DataLock``.
+
+    No two of the stores that it gives may be open at the same time.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._path = data_dir / FILE_NAME
+        self._identity: tuple[int, int] | None = None  # device and inode of what was opened last
+
+    def open(self) -> SqliteStore:
+        """Open the store for the first time, made if it is missing. Raises StoreError."""
+        store = open_store(self._data_dir)
+        try:
+            self._identity = self._found()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def open_again(self) -> SqliteStore:
+        """Open a store that has failed and was closed, and prove by a commit that it works.
+
+        It must be the file that was opened before. Where a disk has gone from its mount point
+        there may be nothing, or an old store: a broker that went on with that would know nothing
+        of what it has promised. Raises StoreError; then nothing is left open.
+        """
+        found = self._found()
+        if found != self._identity:
+            raise StoreError(
+                f"{self._path} is another file than the one that was in use; if it is the one to"
+                " go on with, stop the broker and start it again"
+            )
+        store = self.open()
+        try:
+            store.probe()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _found(self) -> tuple[int, int]:
+        try:
+            status = os.stat(self._path)
+        except OSError as error:
+            raise StoreError(f"{self._path}: cannot find the store: {error.strerror}") from error
+        return status.st_dev, status.st_ino
