@@ -29,6 +29,7 @@ __all__ = [
     "Settings",
     "SharedStrategy",
     "StoreKind",
+    "StoreRecovery",
     "load_settings",
 ]
 
@@ -43,6 +44,7 @@ _NOT_SETTINGS: Final = frozenset({"HOLDFAST_CONFIG", "HOLDFAST_EXPECT", "HOLDFAS
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 StoreKind = Literal["sqlite", "memory"]
+StoreRecovery = Literal["retry", "stop"]
 ServerRedirect = Literal["none", "use_another_server", "server_moved"]
 QueuePolicy = Literal["refuse", "drop_oldest", "drop_newest", "end_session"]
 LogPolicy = Literal["refuse", "drop_oldest"]
@@ -154,6 +156,11 @@ class Settings(BaseModel):
         default=False,
         description="Refuse to start on a damaged store, where else it is repaired and what is "
         "lost is reported.",
+    )
+    store_recovery: StoreRecovery = Field(
+        default="retry",
+        description="When the store fails while the broker runs: retry (refuse all clients, open "
+        "it again until it works) or stop (exit code 4).",
     )
     log_level: LogLevel = Field(
         default="info",

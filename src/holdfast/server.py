@@ -9,6 +9,7 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Final
 
 import uvloop
@@ -18,15 +19,15 @@ from holdfast.broker.broker import Broker
 from holdfast.broker.limits import LOG_POLICIES, QUEUE_POLICIES, Limits
 from holdfast.broker.shared_group import SHARED_STRATEGIES
 from holdfast.config import ListenAddress, ServerRedirect, Settings
-from holdfast.errors import StoreCorrupt, StoreError
+from holdfast.errors import StoreError
 from holdfast.logs import get_logger, setup_logging
 from holdfast.net.clock import Clock
-from holdfast.net.driver import Driver
+from holdfast.net.service import Service
 from holdfast.protocol.reason_codes import SERVER_MOVED, USE_ANOTHER_SERVER
 from holdfast.store.interface import Store
 from holdfast.store.lock import DataLock
 from holdfast.store.memory import MemoryStore
-from holdfast.store.sound import mark_closed, open_sound
+from holdfast.store.opening import StoreOpener
 
 BACKLOG: Final = 4096  # connections that the kernel accepts before the loop takes them
 # The writer thread asks for the interpreter a few times per commit. With Python's 5 ms, a busy
@@ -59,70 +60,51 @@ def run(settings: Settings) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if settings.store == "memory":
         _log.warning("--store memory: nothing survives the end of this process")
-        return _run_on(settings, MemoryStore())
+        return _run_on(settings, MemoryStore(), None)
     lock = DataLock(settings.data_dir)
     try:
-        return _run_on_sound(settings)
+        opener = StoreOpener(settings.data_dir)
+        reopen = opener.open_again if settings.store_recovery == "retry" else None
+        return _run_on(settings, opener.open(), reopen)
     finally:
         lock.release()
 
 
-def _run_on_sound(settings: Settings) -> int:
-    """Run on the store of the data folder, which is repaired first if it is damaged."""
-    data_dir, strict = settings.data_dir, settings.store_strict
-    store, report = open_sound(data_dir, strict=strict)
+def _run_on(settings: Settings, store: Store, reopen: Callable[[], Store] | None) -> int:
     try:
-        code = _run_on(settings, store)
-    except StoreCorrupt:
-        if report is not None:
-            raise
-        # Met while the sessions were loaded, in a store that was closed cleanly.
-        store, _ = open_sound(data_dir, strict=strict, distrust=True)
-        code = _run_on(settings, store)
-    if code == EXIT_STOPPED:
-        mark_closed(data_dir)
-    return code
-
-
-def _run_on(settings: Settings, store: Store) -> int:
-    try:
-        return uvloop.run(_serve(settings, store))
+        return uvloop.run(_serve(settings, store, reopen))
     finally:
         store.close()
 
 
-async def _serve(settings: Settings, store: Store) -> int:
+async def _serve(settings: Settings, store: Store, reopen: Callable[[], Store] | None) -> int:
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[BaseException | None] = loop.create_future()
-
-    def end(error: BaseException | None) -> None:
-        if not ended.done():
-            ended.set_result(error)
-
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
     clock = Clock()
-    broker = Broker(
-        _limits(settings),
-        store.load(),
-        clock(),
-        instance=secrets.token_hex(4),
-        version=f"holdfast {__version__}",
-    )
-    driver = Driver(broker=broker, store=store, failed=end, clock_ms=clock)
+
+    def make_broker(loaded_from: Store, now_ms: int) -> Broker:
+        return Broker(
+            _limits(settings),
+            loaded_from.load(),
+            now_ms,
+            instance=secrets.token_hex(4),
+            version=f"holdfast {__version__}",
+        )
+
+    service = Service(store=store, make_broker=make_broker, reopen=reopen, clock_ms=clock)
     listeners: list[asyncio.Server] = []
     try:
         for address in settings.listen:
-            listeners.append(await _listen(address, driver))
+            listeners.append(await _listen(address, service))
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, end, None)
-        driver.start()
-        _announce(settings, store, broker, listeners)
-        error = await ended
+            loop.add_signal_handler(number, service.end)
+        _announce(settings, store, service, listeners)
+        await service.run()
     finally:
         for listener in listeners:
             listener.close()
-        await driver.stop()
+        error = await service.stop()
     if error is None:
         _log.info("stopped")
         return EXIT_STOPPED
@@ -133,12 +115,12 @@ async def _serve(settings: Settings, store: Store) -> int:
     return EXIT_FAILED
 
 
-async def _listen(address: ListenAddress, driver: Driver) -> asyncio.Server:
+async def _listen(address: ListenAddress, service: Service) -> asyncio.Server:
     """Listen on an address; an error names it."""
     loop = asyncio.get_running_loop()
     try:
         return await loop.create_server(
-            driver.protocol, address.host, address.port, backlog=BACKLOG
+            service.protocol, address.host, address.port, backlog=BACKLOG
         )
     except OSError as error:
         is_lookup = isinstance(error, socket.gaierror)
@@ -183,7 +165,7 @@ def _limits(settings: Settings) -> Limits:
 
 
 def _announce(
-    settings: Settings, store: Store, broker: Broker, listeners: list[asyncio.Server]
+    settings: Settings, store: Store, service: Service, listeners: list[asyncio.Server]
 ) -> None:
     """Say that the broker is ready: one line, for people and for scripts that wait for it."""
     addresses: list[str] = []
@@ -194,12 +176,12 @@ def _announce(
     if settings.log_json:
         line = json.dumps(
             {"event": "ready", "version": __version__, "listen": addresses}
-            | {"store": store.description, "sessions": broker.sessions.count}
+            | {"store": store.description, "sessions": service.session_count_at_start}
         )
     else:
         line = (
             f"holdfast {__version__} ready on {', '.join(addresses)}; "
-            f"store: {store.description}; sessions: {broker.sessions.count}"
+            f"store: {store.description}; sessions: {service.session_count_at_start}"
         )
     sys.stderr.write(line + "\n")
     sys.stderr.flush()

@@ -17,10 +17,10 @@ EXIT_STORE = 4
 def test_what_was_acknowledged_before_the_disk_was_full_is_all_there(
     new_broker: NewBroker, dial: Dial, name: str, level: int
 ) -> None:
-    """A subscriber is away, a publisher goes on until the store cannot grow. The broker stops with
-    the exit code for the store and says why. Given room again, it delivers everything that it had
-    acknowledged."""
-    broker = new_broker()
+    """A subscriber is away, a publisher goes on until the store cannot grow. The broker, told to
+    stop when its store fails, does so with the exit code for it and says why. Given room again, it
+    delivers everything that it had acknowledged."""
+    broker = new_broker(settings={"store_recovery": "stop"})
     subscriber = dial(broker, level)
     subscriber.hello(name)
     subscriber.subscribe(f"{name}/t", 1)

@@ -119,6 +119,10 @@ class BrokerProcess:
         self.port, self._has_served = port, True
         return self
 
+    def command(self) -> list[str]:
+        """What runs ``holdfast``, to which the arguments are added."""
+        return [holdfast_command()]
+
     def spawn(self) -> None:
         """Start the server, without waiting for what comes of it."""
         assert not self.is_running, "the server is running already"
@@ -126,7 +130,7 @@ class BrokerProcess:
         self._runs.append(
             Process(
                 [
-                    *(holdfast_command(), "serve"),
+                    *(*self.command(), "serve"),
                     *("--listen", listen, "--data-dir", data_dir),
                     *self._arguments,
                 ]

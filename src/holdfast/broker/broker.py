@@ -362,6 +362,17 @@ class Broker:
         self._queues.write_losses(0)
         self._commits.hurry_lazy()
 
+    def end_all(self, reason_code: int, detail: str) -> None:
+        """End all connections and touch no session: this broker's state counts no longer.
+
+        In 5.0 they are told why by a DISCONNECT. What waits for a commit never leaves.
+        """
+        for connection in list(self._connections.values()):
+            if connection.state == CONNECTED and connection.is_v5:
+                connection.send_last(explained(connection, Disconnect(reason_code), detail))
+            connection.close()
+        self._connections.clear()
+
     def _end_full(self) -> None:
         """The queues of these came to their limit: what END_SESSION means for each."""
         ending = self._queues.ending
@@ -451,7 +462,7 @@ class Broker:
         self.counters.connects += 1
         connection.introduce(packet)
         if self.limits.redirect_code != 0:
-            raise Refused(self.limits.redirect_code, "sent to another server")
+            raise Refused(self.limits.redirect_code, self.limits.redirect_detail)
         if self._authentication.connect(connection, packet):
             self._carry_out(connection, packet, None)
 
@@ -538,7 +549,7 @@ class Broker:
             if reason_code not in CONNACK_CODES:
                 reason_code = PROTOCOL_ERROR
             if reason_code == self.limits.redirect_code:
-                data = redirection(connection, self.limits)
+                data = redirection(connection, self.limits, detail)
             else:
                 data = explained_connack(connection, reason_code, detail)
             if not connection.is_too_large(data):

@@ -48,7 +48,8 @@ class Limits:
     """What a connection and a session may take, and what clients are told. Sizes in bytes.
 
     ``sys_interval_ms``: how often ``$SYS`` is published; 0 leaves the tree out. ``redirect_code``:
-    every CONNECT is refused with it, Use another server or Server moved; 0 for none.
+    every CONNECT is refused with it, Use another server or Server moved, or Server unavailable of
+    a broker that only stands in; 0 for none. ``redirect_detail`` says why, to client and operator.
     ``server_reference`` names the other server, "" if it has no name. Of the bounds on sessions,
     subscriptions, queues, the log and retained messages, 0 stands for none.
     """
@@ -87,6 +88,7 @@ class Limits:
         retained_messages_max: int = 0,
         retained_bytes_max: int = 0,
         space_pass_entries: int = 1000,
+        redirect_detail: str = "sent to another server",
     ) -> None:
         self.packet_bytes_max = packet_bytes_max
         self.receive_maximum = receive_maximum
@@ -121,3 +123,4 @@ class Limits:
         self.retained_bytes_max = retained_bytes_max
         # After so many new entries, and a fourth of those that are there, there is such a look.
         self.space_pass_entries = space_pass_entries
+        self.redirect_detail = redirect_detail

@@ -67,14 +67,14 @@ def explained_unsuback(connection: Connection, packet_id: int, codes: list[int])
     return explained(connection, packet, detail) if detail else encode(packet, MQTT_5_0)
 
 
-def redirection(connection: Connection, limits: Limits) -> bytes:
+def redirection(connection: Connection, limits: Limits, detail: str) -> bytes:
     """The CONNACK of 5.0 with which a redirecting server turns everyone away."""
     code = limits.redirect_code
     if limits.server_reference:
         data = encode(Connack(False, code, _reference(limits)), MQTT_5_0)
         if not connection.is_too_large(data):
             return data
-    return explained_connack(connection, code, reason_name(code))
+    return explained_connack(connection, code, detail)
 
 
 def farewell(connection: Connection, limits: Limits) -> bytes:

@@ -37,7 +37,7 @@ Exit codes:
 - 2: wrong usage or configuration
 - 3: an address is in use or cannot be bound
 - 4: the store or its folder cannot be used (not writable, locked by another broker, written by a
-  newer version, damaged with `--strict`)
+  newer version, damaged with `--strict`), or failed while it ran (`store_recovery = "stop"`)
 """
 
 _NOT_BINDABLE: Final = frozenset(

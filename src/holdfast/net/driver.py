@@ -16,12 +16,17 @@ from holdfast.broker.authentication import AuthReply, AuthStep, refuse
 from holdfast.broker.broker import Broker
 from holdfast.broker.connection import Connection
 from holdfast.broker.delivery import COUNT, ReadWanted
+from holdfast.errors import StoreError, StoreFull
 from holdfast.logs import get_logger
 from holdfast.net.connection import NetConnection
 from holdfast.net.event_log import EventLog
 from holdfast.net.upkeep import Upkeep
 from holdfast.net.worker import Worker
-from holdfast.protocol.reason_codes import SERVER_UNAVAILABLE
+from holdfast.protocol.reason_codes import (
+    IMPLEMENTATION_SPECIFIC_ERROR,
+    QUOTA_EXCEEDED,
+    SERVER_UNAVAILABLE,
+)
 from holdfast.store.interface import Store
 from holdfast.store.records import LogCount, LogEntry, LogSlice
 
@@ -35,8 +40,9 @@ ReadResult = LogSlice | LogCount | list[LogEntry]
 class Driver:
     """Joins the broker, its connections and the store on one event loop.
 
-    ``failed`` is called once, with the error, when the store has failed or a turn has shown a
-    defect: nothing is acknowledged from then on. ``clock_ms`` gives Unix time in milliseconds.
+    ``failed`` is called once, with the error, when the store has failed (StoreError) or a turn has
+    shown a defect: nothing is acknowledged from then on, and all connections are ended. What is
+    left is ``release``. ``clock_ms`` gives Unix time in milliseconds.
     ``authenticator`` is the one whose methods the broker was given.
     """
 
@@ -98,6 +104,9 @@ class Driver:
     # --- what the connections report
 
     def opened(self, connection: NetConnection) -> None:
+        if self._is_stopped:
+            connection.abort()  # accepted for this driver, and come when it had stopped
+            return
         number = self._next_number
         self._next_number += 1
         assert connection.transport is not None
@@ -302,14 +311,20 @@ class Driver:
     # --- the end
 
     def _stop_for(self, error: BaseException) -> None:
-        """Acknowledge nothing more, drop everyone, tell the server."""
+        """Acknowledge nothing more, end all connections, tell the server."""
         if self._is_stopped:
             return
         self._is_stopped = True
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
-        for connection in list(self._connections.values()):
-            connection.abort()
+        if isinstance(error, StoreError):
+            self._paused.clear()
+            self._broker.end_all(*_farewell(error))
+            self._write()
+        else:
+            for connection in list(self._connections.values()):
+                connection.abort()
+        self._leave()
         self._failed(error)
 
     async def stop(self) -> None:
@@ -323,15 +338,34 @@ class Driver:
                 self._settled = self._loop.create_future()
                 await self._settled
             self._is_stopped = True
+        for connection in list(self._connections.values()):
+            connection.close()
+        self._leave()
+        self.release()
+
+    def _leave(self) -> None:
+        """Wait for nothing more that may take its time."""
         self._upkeep.stop()
         if self._timer is not None:
             self._timer.cancel()
-        for connection in list(self._connections.values()):
-            connection.close()
         if self._auth_worker is not None:
             self._auth_worker.leave()
+
+    def release(self) -> None:
+        """Wait until no thread uses the store any more; from any thread, once it is stopped."""
         self._writer.stop()
         self._reader.stop()
+
+
+def _farewell(error: StoreError) -> tuple[int, str]:
+    """The reason code and words for clients when the store has failed.
+
+    They are to connect again and send again what was not acknowledged. Where the store is and what
+    it said is for the operator alone.
+    """
+    if isinstance(error, StoreFull):
+        return QUOTA_EXCEEDED, "the disk of the server is full"
+    return IMPLEMENTATION_SPECIFIC_ERROR, "the store of the server has failed"
 
 
 def _answer(authenticator: Authenticator, step: AuthStep) -> AuthReply:
