@@ -131,6 +131,7 @@ class Service:
         worker: Worker[tuple[Store, Broker] | None] = Worker("holdfast-recovery", self._loop)
         try:
             await self._on(worker, self._take_leftovers())
+            gc.collect()  # two brokers in memory may be one too many; here, as it may end handles
             opened = await self._open_until_it_works(worker, str(failure))
         except Exception as error:
             self.end(error)
@@ -185,7 +186,6 @@ class Service:
     def _open(self, now_ms: int) -> tuple[Store, Broker]:
         """Open the store and load it; on the thread for it."""
         assert self._reopen is not None
-        gc.collect()  # two brokers in memory may be one too many
         store = self._reopen()
         try:
             return store, self._make_broker(store, now_ms)
