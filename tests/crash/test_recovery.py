@@ -4,15 +4,11 @@ The disk fails by command (``tests/support/faulty_server.py``), in the real serv
 """
 
 import signal
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from tests.support import packets
-from tests.support.faulty import FaultyBroker
+from tests.support.faulty import FaultyBroker, NewFaultyBroker
 from tests.support.packets import (
     CONNACK,
     DISCONNECT,
@@ -42,21 +38,6 @@ FAULTS = [
     ("write", "log", "READONLY"),
 ]
 FAULT_IDS = ["EIO on write", "EIO on fsync", "disk full", "read-only"]
-
-
-class NewFaultyBroker(Protocol):
-    def __call__(self, settings: dict[str, str | int] | None = None) -> FaultyBroker: ...
-
-
-@pytest.fixture
-def faulty_broker(tmp_path: Path) -> Iterator[NewFaultyBroker]:
-    """Start a broker whose disk fails on command."""
-    with ExitStack() as stack:
-
-        def start(settings: dict[str, str | int] | None = None) -> FaultyBroker:
-            return stack.enter_context(FaultyBroker(tmp_path / "data", settings=settings))
-
-        yield start
 
 
 def connect_code(broker: FaultyBroker, level: int) -> tuple[int, str]:

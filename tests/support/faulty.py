@@ -1,8 +1,9 @@
 """The real broker on a disk and by a clock that a test controls."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from tests.support.broker import BrokerProcess
 
@@ -29,6 +30,10 @@ class FaultyBroker(BrokerProcess):
     def heal(self) -> None:
         self.control("heal")
 
+    def set_clock(self, seconds: int) -> None:
+        """Set the wall clock to so many seconds off the true time."""
+        self.control(f"clock {seconds}")
+
     def quota(self, growth_bytes: int) -> None:
         """No file of the store may get larger than the largest is now, and this."""
         sizes = [path.stat().st_size for path in self.data_dir.glob("holdfast.db*")]
@@ -41,3 +46,9 @@ class FaultyBroker(BrokerProcess):
     def wait_until_it_works(self, first: int = 0) -> int:
         """Wait for the line that the store works again; the number of the line."""
         return self.process.wait_line(WORKS_AGAIN, first)[0]
+
+
+class NewFaultyBroker(Protocol):
+    """See the fixture ``faulty_broker``."""
+
+    def __call__(self, settings: Mapping[str, str | int] | None = None) -> FaultyBroker: ...

@@ -177,6 +177,14 @@ class Broker:
         self._now_ms = now_ms
         self._router.begin_turn(now_ms)
 
+    def overslept(self, late_ms: int) -> None:
+        """Take note that for so long nobody listened, or that the clock was set forward by it.
+
+        It is no silence of the clients: what they sent meanwhile may not have been read yet.
+        """
+        for connection in self._connections.values():
+            connection.last_received_ms += late_ms
+
     def connect(self, number: int, address: str) -> Connection:
         """Take a new network connection; ``number`` is the driver's, never used again."""
         connection = Connection(

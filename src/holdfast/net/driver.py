@@ -31,6 +31,11 @@ from holdfast.store.interface import Store
 from holdfast.store.records import LogCount, LogEntry, LogSlice
 
 TICK_MS_MIN: Final = 1
+# The longest time between two looks at the clock: when it is set forward, what is due then is not
+# done later than that.
+TICK_MS_MAX: Final = 10_000
+# A timer that is later than that was held up, and a clock that is further ahead was set forward.
+LATE_MS: Final = 1000
 
 _log = get_logger(__name__)
 
@@ -82,7 +87,11 @@ class Driver:
         self._is_scheduled = False
         self._is_stopped = False
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_ms = -1
+        self._timer_ms = -1  # the broker's deadline that the timer was set for
+        # By the event loop's clock: when the timer is to fire, -1 for never, and the turn's time.
+        self._tick_at_ms = -1.0
+        self._steady_ms = self._loop.time() * 1000
+        self._now_ms = clock_ms()
         self._upkeep = Upkeep(
             broker=broker,
             store=store,
@@ -147,7 +156,11 @@ class Driver:
 
     def _take_turn(self) -> None:
         broker = self._broker
-        broker.begin_turn(self._clock_ms())
+        now_ms = self._clock_ms()
+        broker.begin_turn(now_ms)
+        missed_ms = self._missed_ms(now_ms)
+        if missed_ms > LATE_MS:
+            broker.overslept(missed_ms)
         self._take_results()
         self._take_input()
         broker.tick()
@@ -299,9 +312,27 @@ class Driver:
             self._timer.cancel()
             self._timer = None
         self._timer_ms = due_ms
+        self._tick_at_ms = -1.0
         if due_ms >= 0:
-            delay_ms = max(due_ms - self._clock_ms(), TICK_MS_MIN)
+            delay_ms = min(max(due_ms - self._clock_ms(), TICK_MS_MIN), TICK_MS_MAX)
+            self._tick_at_ms = self._loop.time() * 1000 + delay_ms
             self._timer = self._loop.call_later(delay_ms / 1000, self._timer_fired)
+
+    def _missed_ms(self, now_ms: int) -> int:
+        """The time until now that no client could use: there was none, or nobody listened.
+
+        The clock was set forward, or the process was stopped, by a signal or with its machine. Then
+        the timers come before the sockets, so what clients had sent is read only after that.
+        """
+        steady_ms = self._loop.time() * 1000
+        passed_ms = steady_ms - self._steady_ms
+        missed_ms = now_ms - self._now_ms - int(passed_ms)
+        if 0 <= self._tick_at_ms < steady_ms - LATE_MS:
+            missed_ms += int(steady_ms - self._tick_at_ms) + LATE_MS
+            self._tick_at_ms = -1.0
+        self._steady_ms = steady_ms
+        self._now_ms = now_ms
+        return missed_ms
 
     def _timer_fired(self) -> None:
         self._timer = None
