@@ -1,4 +1,4 @@
-"""Time in which nobody listened is no silence of the clients; and an end that touches no session."""
+"""Time in which nobody listened is no silence of the clients; an end that touches no session."""
 
 import pytest
 

@@ -30,6 +30,7 @@ SESSION_S: Final = 3600
 READ_BYTES: Final = 1 << 16
 WINDOW_MAX: Final = 20  # messages that a publisher keeps in flight
 TRACE_LINES_MAX: Final = 120  # of a failure's report
+UNAVAILABLE: Final = (3, 0x88)  # in a CONNACK, before 5.0 and in 5.0: the store does not work
 # How a client ends a connection that still works. "abandon" leaves it open, so that the next one
 # has to take its session over.
 WAYS_TO_GO: Final = ("disconnect", "close", "reset", "abandon")
@@ -49,6 +50,8 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.port = 0
+        self.farewells: frozenset[int] = frozenset()  # with which the broker may end a connection
+        self.may_refuse = False  # whether it may be unavailable, and say so
         self.is_up = asyncio.Event()
         self.is_ending = False
         self.is_complete = False  # nothing more will be published
@@ -207,6 +210,9 @@ class Client:
         while True:
             for packet in found:
                 if packet.kind == DISCONNECT:
+                    self.world.note(self.name, f"got {packet}")
+                    if packet.code in self.world.farewells:
+                        raise EOFError
                     raise Broken(f"{self.name} got {packet}\n{self.world.recent(self.name)}")
                 self.take(packet)
             if self._out:
@@ -230,6 +236,8 @@ class Client:
 
     def _check_connack(self, connack: Packet, expected: bool | None) -> None:
         self.world.note(self.name, f"got {connack}")
+        if self.world.may_refuse and connack.kind == CONNACK and connack.code in UNAVAILABLE:
+            raise EOFError
         if connack.kind != CONNACK or connack.code != 0:
             raise Broken(f"{self.name} got {connack}\n{self.world.recent(self.name)}")
         if expected is not None and connack.session_present != expected:
@@ -268,10 +276,17 @@ class Sending:
 
 @final
 class Publisher(Client):
-    """Publishes numbered messages at QoS 1 and 2, as fast as its window lets it."""
+    """Publishes numbered messages at QoS 1 and 2, as fast as its window lets it.
 
-    def __init__(self, world: World, name: str, level: int) -> None:
+    They go to topics under ``root``, ``via`` a prefix that the broker takes off.
+    """
+
+    def __init__(
+        self, world: World, name: str, level: int, *, root: str = "load", via: str = ""
+    ) -> None:
         super().__init__(world, name, level)
+        self._root = root
+        self._via = via
         self._in_flight: dict[int, Sending] = {}  # by packet identifier, in the order of sending
         self._next_id = 1
         self._numbers = {1: 0, 2: 0}
@@ -292,7 +307,7 @@ class Publisher(Client):
         self.world.note(self.name, what, sending.payload)
         self.send(
             packets.publish(
-                sending.topic,
+                self._via + sending.topic,
                 sending.payload,
                 self.level,
                 qos=sending.qos,
@@ -308,7 +323,7 @@ class Publisher(Client):
                 self._next_id = self._next_id % 0xFFFF + 1
             qos = self.random.choice((1, 2))
             self._numbers[qos] += 1
-            topic = f"load/{self.name}/q{qos}"
+            topic = f"{self._root}/{self.name}/q{qos}"
             payload = f"{self.name} q{qos} {self._numbers[qos]}".encode()
             sending = Sending(topic, payload, qos)
             self.world.last[topic] = self._numbers[qos]
@@ -343,7 +358,6 @@ class Publisher(Client):
         return self.random.randint(1, 600)
 
 
-@final
 class Subscriber(Client):
     """Comes and goes with a durable session, and writes down what it gets."""
 
@@ -358,9 +372,11 @@ class Subscriber(Client):
         lag: int = 0,
         stay_max: int = 400,
         pause_max: int = 400,
+        root: str = "load",
     ) -> None:
         super().__init__(world, name, level, receive_maximum=receive_maximum)
         self.got: dict[str, list[int]] = {}  # by topic: the numbers in the order they came
+        self.root = root
         self.qos = qos
         self._lag = lag  # answers that it holds back, to be cut with more of them open
         self._late: list[bytes] = []
@@ -372,7 +388,7 @@ class Subscriber(Client):
     def connected(self, connack: Packet) -> None:
         self._late.clear()
         if not self.is_subscribed.is_set():
-            self.send(packets.subscribe(1, [("load/#", self.qos)], self.level))
+            self.send(packets.subscribe(1, [(f"{self.root}/#", self.qos)], self.level))
 
     def take(self, packet: Packet) -> None:
         if packet.kind == SUBACK:
@@ -420,7 +436,11 @@ class Subscriber(Client):
     def is_finished(self) -> bool:
         if self._held or self._late or not self.world.is_complete:
             return False
-        return all(number in self.got.get(topic, ()) for topic, number in self.world.last.items())
+        return all(
+            number in self.got.get(topic, ())
+            for topic, number in self.world.last.items()
+            if topic.startswith(f"{self.root}/")
+        )
 
     def stays_for(self) -> int:
         return self.random.randint(1, self._stay_max) if self._stay_max else 0
