@@ -14,6 +14,7 @@ LISTEN ?= 127.0.0.1:1883
 DATA_DIR ?= ./data
 FUZZ_INPUTS ?= 1000000
 FUZZ_SEED ?= 1
+MINUTES ?= 2
 
 VENV := .venv
 STAMPS := $(VENV)/.stamps
@@ -35,7 +36,7 @@ PURE_TESTS := $(wildcard tests/test_build.py tests/test_errors.py tests/test_mes
 	tests/store/test_records.py)
 
 .PHONY: help setup serve test lint types test-installed test-interpreted conformance bench \
-	fuzz clean
+	fuzz crash clean
 
 help:
 	@echo 'make serve         build and start the broker on $(LISTEN), with its data in $(DATA_DIR)'
@@ -45,8 +46,9 @@ help:
 	@echo 'make conformance   prove the standards, statement by statement, into docs/reference'
 	@echo 'make bench         measure Holdfast beside Mosquitto'
 	@echo 'make fuzz          try $(FUZZ_INPUTS) inputs on the protocol and the broker, with seed $(FUZZ_SEED)'
+	@echo 'make crash         kill, stop and starve a real broker under load for $(MINUTES) minutes'
 	@echo 'make clean         remove all that was built (not $(DATA_DIR))'
-	@echo 'Variables: LISTEN, DATA_DIR, FUZZ_INPUTS, FUZZ_SEED, BENCH (options of the benchmark),'
+	@echo 'Variables: LISTEN, DATA_DIR, FUZZ_INPUTS, FUZZ_SEED, MINUTES, BENCH (options of make bench),'
 	@echo '           PYTHON, HOLDFAST_PURE=1 (build without compiling)'
 
 setup: $(BUILT)
@@ -104,6 +106,9 @@ fuzz: $(BUILT) $(STAMPS)/test-tools
 	@$(MAKE) $(STAMPS)/fuzz-tools 2>/dev/null || \
 	  echo 'the coverage-guided part needs atheris, which has no wheel here; the rest goes on'
 	@$(VENV)/bin/python -m tests.fuzz run --inputs '$(FUZZ_INPUTS)' --seed '$(FUZZ_SEED)'
+
+crash: $(BUILT) $(STAMPS)/test-tools
+	@$(VENV)/bin/python -m tests.crash --minutes '$(MINUTES)'
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info tests/node/node_modules
