@@ -17,6 +17,7 @@ from holdfast.broker.connection import (
     CONNECTED,
     HELD,
     Connection,
+    check_first_byte,
 )
 from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import (
@@ -47,7 +48,6 @@ from holdfast.errors import ProtocolError, Refused
 from holdfast.protocol.decode import decode, decode_publish, peek_packet_id, peek_version
 from holdfast.protocol.encode import PINGRESP_BYTES, encode
 from holdfast.protocol.packets import (
-    CONNECT,
     MQTT_5_0,
     PUBACK,
     PUBCOMP,
@@ -205,7 +205,7 @@ class Broker:
         framer = connection.framer
         try:
             if connection.state == AWAITS_CONNECT and framer.buffered == 0:
-                _check_first_byte(data)
+                check_first_byte(data)
             framer.feed(data)
             self._packets(connection)
         except (ProtocolError, Refused) as error:
@@ -603,14 +603,3 @@ class Broker:
 
     def _tell(self, level: int, text: str, connection: Connection) -> None:
         self.events.append(Event(level, text, connection.client_id, connection.address))
-
-
-def _check_first_byte(data: bytes) -> None:
-    """Whoever speaks another protocol is told at once, not when a packet seems complete.
-
-    Source: [MQTT-3.1.0-1].
-    """
-    if data[0] != CONNECT << 4:
-        raise ProtocolError(
-            PROTOCOL_ERROR, f"expected CONNECT as the first packet, 0x{data[0]:02X} came first"
-        )

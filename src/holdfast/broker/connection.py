@@ -17,8 +17,8 @@ from holdfast.broker.session import Session
 from holdfast.broker.topic_aliases import AliasesIn, AliasesOut
 from holdfast.errors import ProtocolError
 from holdfast.protocol.framer import Framer
-from holdfast.protocol.packets import Connect
-from holdfast.protocol.reason_codes import PACKET_TOO_LARGE
+from holdfast.protocol.packets import CONNECT, Connect
+from holdfast.protocol.reason_codes import PACKET_TOO_LARGE, PROTOCOL_ERROR
 
 if TYPE_CHECKING:
     from holdfast.broker.authentication import AuthExchange
@@ -240,3 +240,14 @@ class Connection:
         if not self._is_ready_listed:
             self._is_ready_listed = True
             self._commits.ready.append(self)
+
+
+def check_first_byte(data: bytes) -> None:
+    """Whoever speaks another protocol is told at once, not when a packet seems complete.
+
+    Source: [MQTT-3.1.0-1].
+    """
+    if data[0] != CONNECT << 4:
+        raise ProtocolError(
+            PROTOCOL_ERROR, f"expected CONNECT as the first packet, 0x{data[0]:02X} came first"
+        )
