@@ -18,14 +18,15 @@ class StoreOpener:
     No two of the stores that it gives may be open at the same time.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, vfs: str | None = None) -> None:
         self._data_dir = data_dir
+        self._vfs = vfs  # the file layer of a test
         self._path = data_dir / FILE_NAME
         self._identity: tuple[int, int] | None = None  # device and inode of what was opened last
 
     def open(self) -> SqliteStore:
         """Open the store for the first time, made if it is missing. Raises StoreError."""
-        store = open_store(self._data_dir)
+        store = open_store(self._data_dir, self._vfs)
         try:
             self._identity = self._found()
         except BaseException:

@@ -192,7 +192,13 @@ class SqliteStore:
 
     def space(self) -> Space:
         """See ``Store.space``; the bytes of the log are those of its blocks."""
-        return self._upkeep.space()
+        doing = "looking at the space"
+        try:
+            return self._upkeep.space()
+        except apsw.Error as error:
+            raise store_error(self._path, doing, error) from error
+        except OSError as error:
+            raise StoreError(f"{self._path}: {doing} failed: {error.strerror}") from error
 
     def maintain(self) -> bool:
         """See ``Store.maintain``."""
