@@ -9,7 +9,6 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from typing import Final
 
 import uvloop
@@ -19,10 +18,10 @@ from holdfast.broker.broker import Broker
 from holdfast.broker.limits import LOG_POLICIES, QUEUE_POLICIES, Limits
 from holdfast.broker.shared_group import SHARED_STRATEGIES
 from holdfast.config import ListenAddress, ServerRedirect, Settings
-from holdfast.errors import StoreError
+from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.logs import get_logger, setup_logging
 from holdfast.net.clock import Clock
-from holdfast.net.service import Service
+from holdfast.net.service import Reopen, Service
 from holdfast.protocol.reason_codes import SERVER_MOVED, USE_ANOTHER_SERVER
 from holdfast.store.interface import Store
 from holdfast.store.lock import DataLock
@@ -63,21 +62,35 @@ def run(settings: Settings) -> int:
         return _run_on(settings, MemoryStore(), None)
     lock = DataLock(settings.data_dir)
     try:
-        opener = StoreOpener(settings.data_dir)
-        reopen = opener.open_again if settings.store_recovery == "retry" else None
-        return _run_on(settings, opener.open(), reopen)
+        return _run_on_disk(settings)
     finally:
         lock.release()
 
 
-def _run_on(settings: Settings, store: Store, reopen: Callable[[], Store] | None) -> int:
+def _run_on_disk(settings: Settings) -> int:
+    """Run on the store of the data folder, which is repaired first if it is damaged."""
+    opener = StoreOpener(settings.data_dir, strict=settings.store_strict)
+    reopen = opener.open_again if settings.store_recovery == "retry" else None
+    try:
+        code = _run_on(settings, opener.open(), reopen)
+    except StoreCorrupt:
+        if opener.was_repaired:
+            raise
+        # Met while the sessions were loaded, in a store that had not been looked at whole.
+        code = _run_on(settings, opener.open(distrust=True), reopen)
+    if code == EXIT_STOPPED:
+        opener.mark_closed()
+    return code
+
+
+def _run_on(settings: Settings, store: Store, reopen: Reopen | None) -> int:
     try:
         return uvloop.run(_serve(settings, store, reopen))
     finally:
         store.close()
 
 
-async def _serve(settings: Settings, store: Store, reopen: Callable[[], Store] | None) -> int:
+async def _serve(settings: Settings, store: Store, reopen: Reopen | None) -> int:
     loop = asyncio.get_running_loop()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
@@ -92,7 +105,13 @@ async def _serve(settings: Settings, store: Store, reopen: Callable[[], Store] |
             version=f"holdfast {__version__}",
         )
 
-    service = Service(store=store, make_broker=make_broker, reopen=reopen, clock_ms=clock)
+    service = Service(
+        store=store,
+        make_broker=make_broker,
+        reopen=reopen,
+        is_strict=settings.store_strict,
+        clock_ms=clock,
+    )
     listeners: list[asyncio.Server] = []
     try:
         for address in settings.listen:

@@ -13,6 +13,7 @@ from tests.store.support import batch_of, content_of_entries, entries
 from tests.store.vfs import Trouble, WatchedVfs, no_trouble
 
 COMMITS = 20
+FAILURE = StoreError("the disk reports an I/O error")
 
 
 def fails_with(code: int, operation: str, file: str) -> Trouble:
@@ -41,7 +42,7 @@ def lsns(store: SqliteStore) -> list[int]:
 
 @pytest.fixture
 def opener(tmp_path: Path, vfs: WatchedVfs) -> StoreOpener:
-    return StoreOpener(tmp_path / "data", vfs.name)
+    return StoreOpener(tmp_path / "data", vfs=vfs.name)
 
 
 @pytest.mark.parametrize("operation", ["write", "sync"])
@@ -68,7 +69,7 @@ def test_it_has_what_was_committed(
             commit(store, lsn)
         vfs.trouble = no_trouble
         store.close()
-        store = opener.open_again()
+        store = opener.open_again(FAILURE)
         next_lsn = store.load().next_lsn
         assert next_lsn in (lsn, lsn + 1)
         # A trim may be undone, and nothing else.
@@ -97,11 +98,11 @@ def test_it_can_fail_at_any_step_of_being_opened_again(
         vfs.trouble = fails_at(passed + 1)
         has_failed = False
         try:
-            store = opener.open_again()
+            store = opener.open_again(FAILURE)
         except StoreError:
             has_failed = True
             vfs.trouble = no_trouble
-            store = opener.open_again()
+            store = opener.open_again(FAILURE)
         vfs.trouble = no_trouble
         found = lsns(store)
         assert found in ([*range(1, lsn)], [*range(1, lsn + 1)])
@@ -121,9 +122,9 @@ def test_a_full_disk_is_told_apart(opener: StoreOpener, vfs: WatchedVfs) -> None
             commit(store, 1)
     store.close()
     with pytest.raises(StoreFull):
-        opener.open_again()
+        opener.open_again(FAILURE)
     vfs.trouble = no_trouble
-    store = opener.open_again()
+    store = opener.open_again(FAILURE)
     commit(store, 1)
     store.close()
 
@@ -136,13 +137,13 @@ def test_another_file_or_none_is_refused(opener: StoreOpener, tmp_path: Path) ->
     path = tmp_path / "data" / sqlite.FILE_NAME
     path.rename(tmp_path / "aside")
     with pytest.raises(StoreError, match="cannot find"):
-        opener.open_again()
+        opener.open_again(FAILURE)
     assert not path.exists()
     path.write_bytes((tmp_path / "aside").read_bytes())
     with pytest.raises(StoreError, match="another file"):
-        opener.open_again()
+        opener.open_again(FAILURE)
     (tmp_path / "aside").rename(path)
-    store = opener.open_again()
+    store = opener.open_again(FAILURE)
     assert content_of_entries(store.fetch([1])) == expected
     store.close()
 

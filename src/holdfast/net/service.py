@@ -11,7 +11,7 @@ from typing import Final, final
 
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import Limits
-from holdfast.errors import StoreError
+from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.logs import get_logger
 from holdfast.net.connection import NetConnection
 from holdfast.net.driver import Driver
@@ -31,6 +31,9 @@ UNAVAILABLE: Final = "the store of the server has failed and is not available ye
 
 _log = get_logger(__name__)
 
+# Opens the store that has failed so, or raises StoreError once more.
+Reopen = Callable[[StoreError], Store]
+
 
 @final
 class Service:
@@ -38,8 +41,9 @@ class Service:
 
     When the store has failed, the driver and its broker are thrown away: their state may be ahead
     of the disk. A stand-in refuses every client while ``reopen`` is tried on a thread of its own,
-    until it gives a store that works. Without ``reopen`` such a failure ends the service. A
-    defect ends it in any case. ``make_broker`` loads a store at a time, on that thread too.
+    until it gives a store that works. Without ``reopen`` such a failure ends the service, and
+    where it ``is_strict`` a damaged store does. A defect ends it in any case. ``make_broker``
+    loads a store at a time, on that thread too.
     """
 
     def __init__(
@@ -47,12 +51,14 @@ class Service:
         *,
         store: Store,
         make_broker: Callable[[Store, int], Broker],
-        reopen: Callable[[], Store] | None,
+        reopen: Reopen | None,
+        is_strict: bool = False,
         clock_ms: Callable[[], int],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._make_broker = make_broker
         self._reopen = reopen
+        self._is_strict = is_strict
         self._clock_ms = clock_ms
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._error: BaseException | None = None
@@ -103,7 +109,12 @@ class Service:
 
     def _failed(self, error: BaseException) -> None:
         """Take the report of the driver that serves: from here on it does not."""
-        if not isinstance(error, StoreError) or self._reopen is None or self._ended.done():
+        if (
+            not isinstance(error, StoreError)
+            or self._reopen is None
+            or (self._is_strict and isinstance(error, StoreCorrupt))
+            or self._ended.done()
+        ):
             self.end(error)
             return
         self._failed_driver = self._driver
@@ -132,7 +143,7 @@ class Service:
         try:
             await self._on(worker, self._take_leftovers())
             gc.collect()  # two brokers in memory may be one too many; here, as it may end handles
-            opened = await self._open_until_it_works(worker, str(failure))
+            opened = await self._open_until_it_works(worker, failure)
         except Exception as error:
             self.end(error)
             return
@@ -163,7 +174,7 @@ class Service:
         return partial(_put_away, driver, store)
 
     async def _open_until_it_works(
-        self, worker: Worker[tuple[Store, Broker] | None], said: str
+        self, worker: Worker[tuple[Store, Broker] | None], failure: StoreError
     ) -> tuple[Store, Broker] | None:
         """Try again and again; None if the service is ended first."""
         while True:
@@ -172,21 +183,23 @@ class Service:
                 return None
             self._pause_s = min(max(2 * self._pause_s, PAUSE_S_MIN), PAUSE_S_MAX)
             try:
-                opened = await self._on(worker, partial(self._open, self._clock_ms()))
+                opened = await self._on(worker, partial(self._open, self._clock_ms(), failure))
             except StoreError as error:
-                if str(error) != said:
-                    said = str(error)
-                    _log.error(f"the store cannot be used yet: {said}")
+                if self._is_strict and isinstance(error, StoreCorrupt):
+                    raise
+                if str(error) != str(failure):
+                    _log.error(f"the store cannot be used yet: {error}")
+                failure = error
                 continue
             if opened is not None and self._ended.done():
                 opened[0].close()
                 return None
             return opened
 
-    def _open(self, now_ms: int) -> tuple[Store, Broker]:
+    def _open(self, now_ms: int, failure: StoreError) -> tuple[Store, Broker]:
         """Open the store and load it; on the thread for it."""
         assert self._reopen is not None
-        store = self._reopen()
+        store = self._reopen(failure)
         try:
             return store, self._make_broker(store, now_ms)
         except BaseException:

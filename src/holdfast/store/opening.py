@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import final
 
-from holdfast.errors import StoreError
-from holdfast.store.sqlite import FILE_NAME, SqliteStore, open_store
+from holdfast.errors import StoreCorrupt, StoreError
+from holdfast.store.sound import mark_closed, open_sound
+from holdfast.store.sqlite import FILE_NAME, SqliteStore
 
 
 @final
@@ -18,15 +19,23 @@ class StoreOpener:
     No two of the stores that it gives may be open at the same time.
     """
 
-    def __init__(self, data_dir: Path, vfs: str | None = None) -> None:
+    def __init__(self, data_dir: Path, *, strict: bool = False, vfs: str | None = None) -> None:
         self._data_dir = data_dir
+        self._strict = strict  # a damaged store is refused
         self._vfs = vfs  # the file layer of a test
         self._path = data_dir / FILE_NAME
         self._identity: tuple[int, int] | None = None  # device and inode of what was opened last
+        self.was_repaired = False  # when it was opened last
 
-    def open(self) -> SqliteStore:
-        """Open the store for the first time, made if it is missing. Raises StoreError."""
-        store = open_store(self._data_dir, self._vfs)
+    def open(self, *, distrust: bool = False) -> SqliteStore:
+        """Open the store, made if it is missing, and repaired if it is found to be damaged.
+
+        With ``distrust`` all of it is looked at: damage was met in it. Raises StoreError.
+        """
+        store, report = open_sound(
+            self._data_dir, strict=self._strict, distrust=distrust, vfs=self._vfs
+        )
+        self.was_repaired = report is not None
         try:
             self._identity = self._found()
         except BaseException:
@@ -34,8 +43,8 @@ class StoreOpener:
             raise
         return store
 
-    def open_again(self) -> SqliteStore:
-        """Open a store that has failed and was closed, and prove by a commit that it works.
+    def open_again(self, failure: StoreError) -> SqliteStore:
+        """Open a store that has failed so and was closed; prove by a commit that it works.
 
         It must be the file that was opened before. Where a disk has gone from its mount point
         there may be nothing, or an old store: a broker that went on with that would know nothing
@@ -47,13 +56,17 @@ class StoreOpener:
                 f"{self._path} is another file than the one that was in use; if it is the one to"
                 " go on with, stop the broker and start it again"
             )
-        store = self.open()
+        store = self.open(distrust=isinstance(failure, StoreCorrupt))
         try:
             store.probe()
         except BaseException:
             store.close()
             raise
         return store
+
+    def mark_closed(self) -> None:
+        """Note that the store was closed with nothing open and nothing wrong."""
+        mark_closed(self._data_dir)
 
     def _found(self) -> tuple[int, int]:
         try:

@@ -20,13 +20,10 @@ from holdfast.store.salvage import looks
 from holdfast.store.salvage_rows import Shape, read_shapes
 from holdfast.store.schema import BUSY_TIMEOUT_MS, store_error
 
-# A store up to this size is looked at whole after an end that was not clean: some seconds at most.
-WHOLE_BYTES_MAX: Final = 256 * 1024 * 1024
-WHOLE_BUDGET_S: Final = 10.0
-# Of a larger one, only the tables that are read at the start, and for so long.
-PART_BUDGET_S: Final = 1.0
-# These grow with the messages; their rows are checked when they are read.
-_LARGE: Final = ("log", "topics")
+# A store up to this size is looked at whole after an end that was not clean, for so long at most.
+# Of a larger one only its form is: what is loaded at the start is checked then, messages when read.
+WHOLE_BYTES_MAX: Final = 64 * 1024 * 1024
+WHOLE_BUDGET_S: Final = 1.0
 _FINDINGS_MAX: Final = 20  # one is enough to repair; more help to understand
 _ROWS_PER_LOOK: Final = 512  # at the clock
 
@@ -44,12 +41,14 @@ class Verification:
 
 
 def quick_verify(
-    path: Path, *, whole_bytes_max: int = WHOLE_BYTES_MAX, budget_s: float | None = None
+    path: Path, *, whole_bytes_max: float = WHOLE_BYTES_MAX, budget_s: float = WHOLE_BUDGET_S
 ) -> Verification:
     """Look for damage in a store's file and its write-ahead log, for a bounded time.
 
     A file of up to ``whole_bytes_max`` is looked at whole: SQLite's own check of every page, then
-    the checksum and the content of every row. Of a larger one the log and the topics are skipped.
+    the checksum and the content of every row. Of a larger one only the form is: the header, the
+    sizes, the write-ahead log. With infinity for both, nothing is left out.
+
     The store must not be open elsewhere. Raises StoreError if it cannot be read at all.
     """
     found = Verification()
@@ -58,11 +57,10 @@ def quick_verify(
         if found.findings:
             return found  # SQLite would see only a part of it
         size = image.file_bytes + image.wal.file_bytes
-        is_whole = size <= whole_bytes_max
-        if budget_s is None:
-            budget_s = WHOLE_BUDGET_S if is_whole else PART_BUDGET_S
-        look = _Look(path, image, found, time.monotonic() + budget_s)
-        look.run(() if is_whole else _LARGE)
+        if size > whole_bytes_max:
+            found.skipped.append("all tables")
+            return found
+        _Look(path, image, found, time.monotonic() + budget_s).run()
     return found
 
 
@@ -74,30 +72,24 @@ class _Look:
         self._found = found
         self._until_s = until_s
 
-    def run(self, skipped: tuple[str, ...]) -> None:
+    def run(self) -> None:
         try:
             try:
-                self._run(skipped, "exclusive")
+                self._run("exclusive")
             except apsw.BusyError:
-                self._run(skipped, "normal")  # another program reads the store
+                self._run("normal")  # another program reads the store
         except (apsw.CorruptError, apsw.NotADBError) as error:
             self._find(f"SQLite cannot read the file: {error}")
         except apsw.Error as error:
             raise store_error(self._path, "looking for damage", error) from error
 
-    def _run(self, skipped: tuple[str, ...], locking_mode: str) -> None:
+    def _run(self, locking_mode: str) -> None:
         with _reading(self._path, locking_mode) as connection:
             shapes = _present_shapes(connection)
-            self._found.skipped = list(skipped)
-            names = [name for name in shapes if name not in skipped]
-            if skipped:
-                for name in names:
-                    self._check_structure(connection, f"('{name}')")
-            else:
-                self._check_structure(connection, f"({_FINDINGS_MAX})")
-            for name in names:
+            self._check_structure(connection, f"({_FINDINGS_MAX})")
+            for shape in shapes.values():
                 if not self._found.findings:
-                    self._check_rows(connection, shapes[name])
+                    self._check_rows(connection, shape)
 
     def _find(self, text: str) -> None:
         if len(self._found.findings) < _FINDINGS_MAX:

@@ -6,6 +6,7 @@ before did not end cleanly, and looks at the store more closely.
 
 import time
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -34,16 +35,17 @@ def open_sound(
     """Open the store in a folder; if it is damaged, repair it first, and log what that means.
 
     The caller holds the folder's ``DataLock`` and calls ``mark_closed`` after a clean end. With
-    ``distrust`` the store is looked at as after an end that was not clean: for one in which
-    damage was met. With ``strict`` a damaged store is refused. Raises StoreTooNew for a newer
-    format, StoreCorrupt for a damaged store with ``strict`` and for what is no store of Holdfast,
-    all left untouched, and StoreError for all else.
+    ``distrust`` all of it is looked at, whatever time that takes: damage was met in it. With
+    ``strict`` a damaged store is refused.
+
+    Raises StoreTooNew for a newer format, StoreCorrupt for a damaged store with ``strict`` and for
+    what is no store of Holdfast, all left untouched, and StoreError for all else.
     """
     make_folder(data_dir)
     finish_repair(data_dir)
     was_open = (data_dir / OPEN_MARK).exists()
     report: RepairReport | None = None
-    findings = _find_damage(data_dir, is_suspect=was_open or distrust, was_open=was_open, vfs=vfs)
+    findings = _find_damage(data_dir, distrust=distrust, was_open=was_open, vfs=vfs)
     if findings:
         is_wal_missing = was_open and not (data_dir / _WAL).exists()
         report = _repair(data_dir, findings, strict, is_wal_missing)
@@ -67,7 +69,7 @@ def mark_closed(data_dir: Path) -> None:
         sync_folder(data_dir)
 
 
-def _find_damage(data_dir: Path, *, is_suspect: bool, was_open: bool, vfs: str | None) -> list[str]:
+def _find_damage(data_dir: Path, *, distrust: bool, was_open: bool, vfs: str | None) -> list[str]:
     """What is wrong with the store; raises StoreError for what is not to be touched."""
     path = data_dir / FILE_NAME
     wal = data_dir / _WAL
@@ -91,10 +93,13 @@ def _find_damage(data_dir: Path, *, is_suspect: bool, was_open: bool, vfs: str |
             "removed it, the last commits are lost",
             file=wal,
         )
-    if not is_suspect and path.stat().st_size > CHECKED_ALWAYS_BYTES:
+    if not (distrust or was_open) and path.stat().st_size > CHECKED_ALWAYS_BYTES:
         return []
     started_s = time.monotonic()
-    found = quick_verify(path)
+    if distrust:
+        found = quick_verify(path, whole_bytes_max=inf, budget_s=inf)
+    else:
+        found = quick_verify(path)
     took_s = time.monotonic() - started_s
     if took_s > _SLOW_LOOK_S or found.skipped:
         _log.info("looked for damage", seconds=round(took_s, 1), **_skipped(found))
