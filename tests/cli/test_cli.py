@@ -42,7 +42,7 @@ def test_the_reference_has_every_option(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["backup", "restore", "check", "stats", "export", "import", "compact"]
+    "command", ["backup", "restore", "check", "stats", "export", "import", "compact", "repair"]
 )
 def test_help_of_a_store_command_has_examples_and_codes_and_the_reference_its_options(
     tmp_path: Path, command: str

@@ -13,11 +13,13 @@ from holdfast.cli.output import Bar, failures, progress_bar, size, tell
 from holdfast.cli.stats_text import stats_lines
 from holdfast.config import load_settings
 from holdfast.errors import ConfigError, StoreError, UsageError
-from holdfast.store.backup import back_up, compact, part_file, restore, sync_file
+from holdfast.store.backup import back_up, compact, held, part_file, restore, sync_file
 from holdfast.store.building import Transferred
 from holdfast.store.folder import sync_folder
 from holdfast.store.reading import StoreView
 from holdfast.store.report import TOP, stats
+from holdfast.store.salvage import repair
+from holdfast.store.sqlite import FILE_NAME
 from holdfast.store.transfer import export_store, import_store
 from holdfast.store.verify import Finding, check
 
@@ -132,6 +134,22 @@ gunzip -c monday.jsonl.gz | holdfast store import - /var/lib/holdfast
 holdfast store import /var/lib/mosquitto/mosquitto.db /var/lib/holdfast
 ```
 {_EXIT_CODES}"""
+
+REPAIR_HELP: Final = f"""Put what is sound of a damaged store into a new one.
+
+The broker has to be stopped. The damaged files stay in the folder, whole, with a report beside
+them. A store without damage comes out with the same content. {_FOLDER}
+
+Examples:
+
+```text
+holdfast store repair
+holdfast store repair /var/lib/holdfast --json
+```
+
+Exit codes: 0 nothing was lost; 1 internal failure; 2 wrong usage; 4 the store cannot be used or the
+new one not be written; 5 repaired, and something is lost or may be.
+"""
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
@@ -311,3 +329,16 @@ def _import(
 
 def _counted(done: Transferred) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in done.counts.items()) or "nothing"
+
+
+@app.command(name="repair", help=REPAIR_HELP)
+def _repair(data_dir: Folder = None, as_json: Json = False) -> None:
+    with failures():
+        folder = data_folder(data_dir)
+        if not (folder / FILE_NAME).is_file():
+            raise StoreError(f"{folder}: expected a data folder with {FILE_NAME}")
+        with held(folder):
+            report = repair(folder)
+        tell(report.to_json(), "\n".join(report.lines()), as_json=as_json)
+        if report.is_damaged:
+            raise typer.Exit(ExitCode.DAMAGE)
