@@ -496,9 +496,11 @@ class Router:
                     # The store no longer has it: it was acknowledged before a crash.
                     del in_flight[packet_id]
                     session.forget_in_flight(packet_id)
-                else:
+                elif self._send_again(session, connection, entry_found, packet_id):
                     room -= 1
-                    self._send_again(session, connection, entry_found, packet_id)
+                else:
+                    # It took no room, and no acknowledgement will ask for the next one.
+                    self._delivery.want_pump(session)
             done += 1
         del resend[:done]
         if not resend:
@@ -508,7 +510,8 @@ class Router:
 
     def _send_again(
         self, session: Session, connection: Connection, entry: LogEntry, packet_id: int
-    ) -> None:
+    ) -> bool:
+        """Send a message again: False if it is too large now, and its identifier free."""
         message = entry.message
         group = session.group_of.get(packet_id) if session.group_of is not None else None
         if group is not None:
@@ -526,12 +529,22 @@ class Router:
             self._counters.too_large += 1
             if group is not None:
                 self.groups.cannot_take(session, packet_id)
-            session.sender.in_flight.pop(packet_id, None)
+            session.sender.puback(packet_id)
             session.forget_in_flight(packet_id)
-            return
+            is_open = session.sender.pubrec(packet_id, True)
+            if is_open:
+                # Its client may hold the identifier from the connection before, and would take
+                # the next message under it for a repeat: PUBREL first, as if PUBREC had come.
+                wait = 0
+                if session.is_durable:
+                    self._commits.touch(session)
+                    wait = self._commits.filling
+                connection.send(encode_pubrel(packet_id), wait)
+            return is_open
         connection.send(data, 0)
         self._counters.sent += 1
         self._counters.sent_payload_bytes += len(message.payload)
+        return True
 
     def committed(self) -> None:
         """Let go of the entries that are durable now, beyond what is kept for the sessions."""
