@@ -15,6 +15,8 @@ DATA_DIR ?= ./data
 FUZZ_INPUTS ?= 1000000
 FUZZ_SEED ?= 1
 MINUTES ?= 2
+SEEDS ?= 1000
+SEED ?=
 
 VENV := .venv
 STAMPS := $(VENV)/.stamps
@@ -37,6 +39,7 @@ PURE_TESTS := $(wildcard tests/test_build.py tests/test_errors.py tests/test_mes
 
 .PHONY: help setup serve test lint types test-installed test-interpreted conformance bench \
 	fuzz crash clean
+	fuzz sim clean
 
 help:
 	@echo 'make serve         build and start the broker on $(LISTEN), with its data in $(DATA_DIR)'
@@ -50,6 +53,10 @@ help:
 	@echo 'make clean         remove all that was built (not $(DATA_DIR))'
 	@echo 'Variables: LISTEN, DATA_DIR, FUZZ_INPUTS, FUZZ_SEED, MINUTES, BENCH (options of make bench),'
 	@echo '           PYTHON, HOLDFAST_PURE=1 (build without compiling)'
+	@echo 'make sim           live $(SEEDS) simulated lives of the broker, or SEED=7 alone with its trace'
+	@echo 'make clean         remove all that was built (not $(DATA_DIR))'
+	@echo 'Variables: LISTEN, DATA_DIR, FUZZ_INPUTS, FUZZ_SEED, SEEDS, SEED, BENCH (options of the'
+	@echo '           benchmark), PYTHON, HOLDFAST_PURE=1 (build without compiling)'
 
 setup: $(BUILT)
 	@echo "ready: $(VENV)/bin/holdfast, $$($(VENV)/bin/holdfast --version)"
@@ -109,6 +116,9 @@ fuzz: $(BUILT) $(STAMPS)/test-tools
 
 crash: $(BUILT) $(STAMPS)/test-tools
 	@$(VENV)/bin/python -m tests.crash --minutes '$(MINUTES)'
+# Interpreted, because only then are the broker's inner bounds made tiny.
+sim: $(BUILT) $(STAMPS)/test-tools
+	@PYTHONPATH=src $(VENV)/bin/python -m tests.sim --seeds '$(SEEDS)' $(if $(SEED),--seed '$(SEED)')
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info tests/node/node_modules

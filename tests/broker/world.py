@@ -39,7 +39,7 @@ from holdfast.protocol.packets import (
 )
 from holdfast.protocol.reason_codes import SERVER_UNAVAILABLE
 from holdfast.store.interface import Store
-from holdfast.store.records import Batch
+from holdfast.store.records import Batch, LogEntry, LogSlice
 from tests.broker.model_store import ModelStore
 
 START_MS = 1_700_000_000_000
@@ -398,14 +398,13 @@ class World:
             if client.inbox:
                 data = b"".join(client.inbox)
                 client.inbox = []
-                broker.receive(client.connection, data)
+                self._receive(client, data)
         drained, self.drained = self.drained, []
         for client in drained:
             broker.socket_drained(client.connection)
         lost, self.lost = self.lost, []
         for client in lost:
-            broker.closed(client.connection)
-            self.clients.pop(client.connection.number, None)
+            self._lose(client)
         broker.tick()
         broker.finish_turn()
         self._commit()
@@ -498,6 +497,13 @@ class World:
         broker.note_space(self.disk.store.space())
         return broker
 
+    def _receive(self, client: Client, data: bytes) -> None:
+        self.broker.receive(client.connection, data)
+
+    def _lose(self, client: Client) -> None:
+        self.broker.closed(client.connection)
+        self.clients.pop(client.connection.number, None)
+
     def _commit(self) -> None:
         broker = self.broker
         if broker.is_commit_under_way:
@@ -523,15 +529,20 @@ class World:
                 self.lost.append(client)
 
     def _take_answer(self, wanted: ReadWanted) -> None:
-        store = self.disk.store
         self.disk.reads_done += 1
         if wanted.purpose == COUNT:
             assert wanted.request is not None
-            self.broker.count_done(wanted, store.count(wanted.request))
-        elif wanted.request is not None:
-            self.broker.read_done(wanted, store.read(wanted.request))
+            self.broker.count_done(wanted, self.disk.store.count(wanted.request))
+            return
+        found = self._read(wanted)
+        if isinstance(found, LogSlice):
+            self.broker.read_done(wanted, found)
         else:
-            self.broker.fetch_done(wanted, store.fetch(wanted.lsns))
+            self.broker.fetch_done(wanted, found)
+
+    def _read(self, wanted: ReadWanted) -> LogSlice | list[LogEntry]:
+        store = self.disk.store
+        return store.fetch(wanted.lsns) if wanted.request is None else store.read(wanted.request)
 
     def _has_input(self) -> bool:
         if (

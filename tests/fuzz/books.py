@@ -32,10 +32,11 @@ def check(world: FuzzWorld) -> None:
             assert subscription.topic_filter == topic_filter
         if session.is_recorded:
             assert number in world.kept.sessions
-    _check_at_rest(broker)
+    check_at_rest(broker)
 
 
-def _check_at_rest(broker: Broker) -> None:
+def check_at_rest(broker: Broker) -> None:
+    """Nothing is under way: no commit, no packet, no read."""
     commits = broker._commits
     assert not commits.is_under_way and commits.batch.is_empty
     assert not commits.waiting_filling and not commits.waiting_committing and not commits.drained
