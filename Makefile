@@ -49,14 +49,11 @@ help:
 	@echo 'make conformance   prove the standards, statement by statement, into docs/reference'
 	@echo 'make bench         measure Holdfast beside Mosquitto'
 	@echo 'make fuzz          try $(FUZZ_INPUTS) inputs on the protocol and the broker, with seed $(FUZZ_SEED)'
+	@echo 'make sim           live $(SEEDS) simulated lives of the broker, or SEED=7 alone with its trace'
 	@echo 'make crash         kill, stop and starve a real broker under load for $(MINUTES) minutes'
 	@echo 'make clean         remove all that was built (not $(DATA_DIR))'
-	@echo 'Variables: LISTEN, DATA_DIR, FUZZ_INPUTS, FUZZ_SEED, MINUTES, BENCH (options of make bench),'
-	@echo '           PYTHON, HOLDFAST_PURE=1 (build without compiling)'
-	@echo 'make sim           live $(SEEDS) simulated lives of the broker, or SEED=7 alone with its trace'
-	@echo 'make clean         remove all that was built (not $(DATA_DIR))'
-	@echo 'Variables: LISTEN, DATA_DIR, FUZZ_INPUTS, FUZZ_SEED, SEEDS, SEED, BENCH (options of the'
-	@echo '           benchmark), PYTHON, HOLDFAST_PURE=1 (build without compiling)'
+	@echo 'Variables: LISTEN, DATA_DIR, FUZZ_INPUTS, FUZZ_SEED, SEEDS, SEED, MINUTES, BENCH (options of'
+	@echo '           make bench), PYTHON, HOLDFAST_PURE=1 (build without compiling)'
 
 setup: $(BUILT)
 	@echo "ready: $(VENV)/bin/holdfast, $$($(VENV)/bin/holdfast --version)"
