@@ -47,6 +47,8 @@ from tests.store.support import (
 
 TOPICS: Final = [*ODD_TOPICS[:-1], *(f"dev/{number}" for number in range(30))]
 SIZES: Final = [0, 1, 20, 300, 3000, 9000]  # bytes of payload; some take several pages
+# What records of, in a batch and in a snapshot; compiled objects have no ``__dict__``.
+LISTS: Final = [name for name in dir(Batch()) if isinstance(getattr(Batch(), name), list)]
 EVERYTHING: Final = [FilterSpan("#", 1, OPEN), FilterSpan("$SYS/#", 1, OPEN)]
 
 
@@ -150,9 +152,7 @@ class State:
 
     def __str__(self) -> str:
         snapshot = self.snapshot
-        counts = {
-            name: len(found) for name, found in vars(snapshot).items() if isinstance(found, list)
-        }
+        counts = {name: len(getattr(snapshot, name)) for name in LISTS if hasattr(snapshot, name)}
         lsns = [entry.lsn for entry in self.entries]
         return (
             f"next lsn {snapshot.next_lsn}, next session {snapshot.next_session}, {counts},"
@@ -196,7 +196,7 @@ def model_of(shown: State) -> Expected:
     model = Expected()
     snapshot = shown.snapshot
     batch = Batch()
-    for name in vars(batch):
+    for name in LISTS:
         if hasattr(snapshot, name):
             setattr(batch, name, list(getattr(snapshot, name)))
     model.commit(batch)
