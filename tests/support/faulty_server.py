@@ -10,6 +10,7 @@ then runs the command. Each line on standard input is carried out and repeated o
 ``clock SECONDS``: the wall clock is so far from the true one.
 """
 
+import os
 import sys
 import threading
 import time
@@ -41,8 +42,9 @@ class Faults:
     def obey(self, line: str) -> None:
         match line.split():
             case ["fail", operation, file, code, count]:
-                self.operation, self.file, self.count = operation, file, int(count)
+                self.operation, self.file = operation, file
                 self.code = getattr(apsw, f"SQLITE_{code}")
+                self.count = int(count)  # last: the store's threads look at it meanwhile
             case ["quota", size]:
                 self.quota = int(size)
             case ["heal"]:
@@ -96,7 +98,8 @@ class FaultyFile(apsw.VFSFile):
 def take_commands(faults: Faults) -> None:
     for line in sys.stdin:
         faults.obey(line)
-        print(f"control: {line.strip()}", flush=True)
+        # In one piece: lines of the log go the same way.
+        os.write(sys.stdout.fileno(), f"control: {line.strip()}\n".encode())
 
 
 if __name__ == "__main__":
