@@ -5,7 +5,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from holdfast.errors import StoreError, StoreFull
+from holdfast.errors import StoreCorrupt, StoreError, StoreFull
 from holdfast.store import sqlite, sqlite_upkeep
 from holdfast.store.opening import StoreOpener
 from holdfast.store.sqlite import SqliteStore
@@ -153,4 +153,28 @@ def test_a_file_that_is_gone_is_an_error_of_the_store(opener: StoreOpener, tmp_p
     (tmp_path / "data" / sqlite.FILE_NAME).rename(tmp_path / "aside")
     with pytest.raises(StoreError, match="looking at the space failed"):
         store.space()
+    store.close()
+
+
+def test_a_repair_whose_end_fails_is_not_taken_for_another_file(
+    opener: StoreOpener, vfs: WatchedVfs, tmp_path: Path
+) -> None:
+    """The repaired file is in its place when the disk fails: the next attempt goes on with it."""
+    store = opener.open()
+    for lsn in range(1, 401):
+        commit(store, lsn)
+    store.close()
+    path = tmp_path / "data" / sqlite.FILE_NAME
+    before = path.stat().st_ino
+    content = bytearray(path.read_bytes())
+    at = content.index(b"topic 200") // 4096 * 4096
+    content[at : at + 4096] = bytes(4096)
+    path.write_bytes(content)
+    vfs.trouble = lambda _operation, _file: apsw.SQLITE_IOERR
+    with pytest.raises(StoreError):
+        opener.open_again(StoreCorrupt("damaged"))
+    assert path.stat().st_ino != before, "it was repaired"
+    vfs.trouble = no_trouble
+    store = opener.open_again(FAILURE)
+    assert lsns(store)[-1] == 400
     store.close()

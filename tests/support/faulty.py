@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from tests.support.broker import BrokerProcess
 
 _SCRIPT: Final = Path(__file__).parent / "faulty_server.py"
-FAILED: Final = r"the store has failed, .*"
+FAILED: Final = r"the store has failed[,:] .*"
 WORKS_AGAIN: Final = r"the store works again"
 
 

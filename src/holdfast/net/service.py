@@ -132,9 +132,13 @@ class Service:
 
     async def _recover(self, failure: StoreError) -> None:
         """Serve again from the store on disk, or return when the service is ended."""
+        # Of a damaged file that cannot be said: the repair tells what is lost.
+        kept = (
+            "" if isinstance(failure, StoreCorrupt) else ", nothing that was acknowledged is lost"
+        )
         _log.error(
-            f"the store has failed, nothing that was acknowledged is lost: {failure}; all"
-            " connections were ended, and clients are refused until it works again"
+            f"the store has failed{kept}: {failure}; all connections were ended, and clients are"
+            " refused until it works again"
         )
         failed_at_s = self._loop.time()
         if failed_at_s - self._steady_since_s > STEADY_S:

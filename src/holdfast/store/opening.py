@@ -56,7 +56,14 @@ class StoreOpener:
                 f"{self._path} is another file than the one that was in use; if it is the one to"
                 " go on with, stop the broker and start it again"
             )
-        store = self.open(distrust=isinstance(failure, StoreCorrupt))
+        try:
+            store = self.open(distrust=isinstance(failure, StoreCorrupt))
+        except StoreError:
+            # A repair may have put its file there before this; no other disk is taken for it.
+            now = self._found()
+            if now[0] == found[0]:
+                self._identity = now
+            raise
         try:
             store.probe()
         except BaseException:

@@ -58,7 +58,11 @@ def open_sound(
             raise
         report = _repair(data_dir, [str(error)], strict, False)
         store = open_store(data_dir, vfs)
-    make_file(data_dir / OPEN_MARK)
+    try:
+        make_file(data_dir / OPEN_MARK)
+    except BaseException:
+        store.close()
+        raise
     return store, report
 
 
