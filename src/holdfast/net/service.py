@@ -146,7 +146,9 @@ class Service:
         worker: Worker[tuple[Store, Broker] | None] = Worker("holdfast-recovery", self._loop)
         try:
             await self._on(worker, self._take_leftovers())
-            gc.collect()  # two brokers in memory may be one too many; here, as it may end handles
+            # Two brokers in memory may be one too many; here, as it may end handles.
+            gc.unfreeze()
+            gc.collect()
             opened = await self._open_until_it_works(worker, failure)
         except Exception as error:
             self.end(error)

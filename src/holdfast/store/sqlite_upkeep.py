@@ -28,9 +28,10 @@ WAL_BYTES_MAX: Final = 16 * 1024 * 1024  # what the write-ahead log keeps on the
 
 # Blocks removed in one step, as many as it has time for, and so many bytes for each of them: what
 # lies in pages of its own has to be read to be freed. A single larger block goes alone.
-TRIMMED_BLOCKS_MIN: Final = 16
+TRIMMED_BLOCKS_MIN: Final = 64
+TRIMMED_BLOCKS_START: Final = 512  # few blocks of many topics write the index again and again
 TRIMMED_BLOCKS_MAX: Final = 4096
-TRIMMED_BYTES_PER_BLOCK: Final = 16 * 1024
+TRIMMED_BYTES_PER_BLOCK: Final = 4 * 1024
 CENSUS_BLOCKS_MAX: Final = 16_384  # looked at in one step
 
 # Pages are given back from when more than this share of the file is free, and these bytes, until
@@ -103,7 +104,10 @@ class Upkeep:
         self._is_vacuuming = False
         self._has_shrunk = False  # and the file has still to be cut
         self._trim_step = StepSize(
-            least=TRIMMED_BLOCKS_MIN, start=64, most=TRIMMED_BLOCKS_MAX, clock_ns=clock_ns
+            least=TRIMMED_BLOCKS_MIN,
+            start=TRIMMED_BLOCKS_START,
+            most=TRIMMED_BLOCKS_MAX,
+            clock_ns=clock_ns,
         )
         self._census_step = StepSize(
             least=64, start=1024, most=CENSUS_BLOCKS_MAX, clock_ns=clock_ns

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, final
 
-STEP_NS: Final = 1_000_000  # what a step may take: about as long as a commit
+STEP_NS: Final = 4_000_000  # what a step may take, waiting for the interpreter included
 
 
 @final
