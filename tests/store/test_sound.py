@@ -8,8 +8,9 @@ import pytest
 
 from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.store import salvage
+from holdfast.store.folder import OPEN_MARK
 from holdfast.store.quick_verify import quick_verify
-from holdfast.store.salvage import OPEN_MARK, finish_repair, repair
+from holdfast.store.salvage import finish_repair, repair
 from holdfast.store.sound import mark_closed, open_sound
 from holdfast.store.sqlite import FILE_NAME
 from tests.store.damage import (

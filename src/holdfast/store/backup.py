@@ -15,7 +15,7 @@ from typing import Final
 import apsw
 
 from holdfast.errors import StoreCorrupt, StoreError
-from holdfast.store.folder import sync_folder
+from holdfast.store.folder import OPEN_MARK, give_to_owner, sync_folder
 from holdfast.store.lock import DataLock
 from holdfast.store.reading import StoreView
 from holdfast.store.schema import BUSY_TIMEOUT_MS, check_file, rewrite_wal, store_error
@@ -41,8 +41,6 @@ PAGES_PER_STEP: Final = 1024  # 4 MiB between two looks at the progress
 VACUUM_STEPS: Final = 100_000  # of SQLite's machine, between two looks at the progress
 _FILE_MODE: Final = 0o600
 _LOCK_NAME: Final = "holdfast.lock"
-# In the folder while a broker has the store open: a start that finds it wants the write-ahead log.
-_OPEN_MARK: Final = "holdfast.open"
 
 # What is being done, how far it is, and what it comes to; bytes, or 0 of 0 where nobody knows.
 Progress = Callable[[str, int, int], None]
@@ -169,7 +167,7 @@ def held(data_dir: Path) -> Iterator[None]:
     lock = DataLock(data_dir)
     try:
         # An administrator's lock file must not keep the broker's own user out.
-        _give_to_owner(data_dir / _LOCK_NAME)
+        give_to_owner(data_dir / _LOCK_NAME)
         # No other tool is at work here: these are of runs that were killed.
         for left in data_dir.glob(f".{FILE_NAME}.*.part*"):
             if left.is_dir():
@@ -194,7 +192,7 @@ def part_file(destination: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
         os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
         try:
-            _give_to_owner(part)
+            give_to_owner(part)
             yield part
         finally:
             for name in (part, f"{part}-journal", f"{part}-wal", f"{part}-shm"):
@@ -213,7 +211,7 @@ def install(part: Path, data_dir: Path, *, is_kept: bool) -> Path | None:
     """
     file = data_dir / FILE_NAME
     wal = Path(f"{file}-wal")
-    _give_to_owner(part, data_dir)
+    give_to_owner(part, data_dir)
     set_aside: Path | None = None
     if file.exists() or _size(wal) > 0:
         if is_kept:
@@ -320,7 +318,7 @@ def _vacuum_into(file: Path, part: Path, progress: Progress) -> None:
             connection.execute("COMMIT")
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             # The log is empty, and goes when the file is closed.
-            (file.parent / _OPEN_MARK).unlink(missing_ok=True)
+            (file.parent / OPEN_MARK).unlink(missing_ok=True)
             expected = _used_bytes(connection)
             free = shutil.disk_usage(file.parent).free
             if expected > free:
@@ -357,21 +355,14 @@ def _keep(file: Path, name: Path) -> None:
     except OSError:  # some file systems have one name for a file
         shutil.copy2(file, name)
         sync_file(name)
-        _give_to_owner(name)
+        give_to_owner(name)
 
 
 def _remove_log(file: Path) -> None:
-    (file.parent / _OPEN_MARK).unlink(missing_ok=True)
+    (file.parent / OPEN_MARK).unlink(missing_ok=True)
     for ending in ("-wal", "-shm"):
         Path(f"{file}{ending}").unlink(missing_ok=True)
     sync_folder(file.parent)
-
-
-def _give_to_owner(path: Path, folder: Path | None = None) -> None:
-    """What root makes in a folder belongs to the folder's owner: the broker has to open it."""
-    if os.geteuid() == 0:
-        owner = (path.parent if folder is None else folder).stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _free_name(path: Path) -> Path:

@@ -6,6 +6,10 @@ from typing import Final
 
 from holdfast.errors import StoreError
 
+# A file in the folder while a broker has the store open. A start that finds it knows that the end
+# before was not clean, and wants the write-ahead log.
+OPEN_MARK: Final = "holdfast.open"
+
 _FOLDER_MODE: Final = 0o700  # messages are nobody else's business
 _FILE_MODE: Final = 0o600
 
@@ -40,3 +44,10 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def give_to_owner(path: Path, folder: Path | None = None) -> None:
+    """What root makes in a folder belongs to the folder's owner: the broker has to open it."""
+    if os.geteuid() == 0:
+        owner = (path.parent if folder is None else folder).stat()
+        os.chown(path, owner.st_uid, owner.st_gid)

@@ -13,7 +13,7 @@ from typing import Final
 import apsw
 
 from holdfast.errors import StoreCorrupt, StoreError, StoreTooNew
-from holdfast.store.folder import sync_folder
+from holdfast.store.folder import OPEN_MARK, give_to_owner, sync_folder
 from holdfast.store.page_image import PageImage
 from holdfast.store.page_trees import Trees
 from holdfast.store.repair_report import RepairReport
@@ -25,7 +25,6 @@ from holdfast.store.schema import APPLICATION_ID, FORMAT, migrate, store_error
 __all__ = ["RepairReport", "finish_repair", "is_ours", "repair"]
 
 FILE_NAME: Final = "holdfast.db"
-OPEN_MARK: Final = "holdfast.open"  # in the folder while a broker has the store open
 _ASIDE: Final = f"{FILE_NAME}.damaged-"
 _FILE_MODE: Final = 0o600
 _COPY_CACHE_KB: Final = 65_536  # of SQLite's page cache while the new file is made
@@ -75,7 +74,7 @@ def repair(
         ]
         _write(data_dir / report.report_file, report.to_text())
         for made in (new, data_dir / report.report_file):
-            _give_to_owner(made)
+            give_to_owner(made)
         _replace(data_dir, new, aside)
     except OSError as error:
         raise StoreError(f"{path}: cannot repair the store: {error}") from error
@@ -247,13 +246,6 @@ def _link(old: Path, name: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _give_to_owner(path: Path) -> None:
-    """What root repairs belongs to whoever runs the broker."""
-    if os.geteuid() == 0:
-        owner = path.parent.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _remove(path: Path) -> None:

@@ -12,10 +12,10 @@ from typing import Final
 
 from holdfast.errors import StoreCorrupt, StoreTooNew
 from holdfast.logs import get_logger
-from holdfast.store.folder import make_file, make_folder, sync_folder
+from holdfast.store.folder import OPEN_MARK, make_file, make_folder, sync_folder
 from holdfast.store.quick_verify import Verification, quick_verify
 from holdfast.store.repair_report import RepairReport
-from holdfast.store.salvage import OPEN_MARK, finish_repair, is_ours, repair
+from holdfast.store.salvage import finish_repair, is_ours, repair
 from holdfast.store.schema import check_file
 from holdfast.store.sqlite import FILE_NAME, SqliteStore, open_store
 
