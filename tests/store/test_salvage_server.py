@@ -81,7 +81,7 @@ def test_strict_refuses_until_it_is_repaired(new_broker: NewBroker) -> None:
     broker.spawn()
     assert broker.wait() == EXIT_STORE
     assert "is damaged, and was left as it is" in broker.log
-    assert f"holdfast store repair --data-dir {broker.data_dir}" in broker.log
+    assert f"holdfast store repair {broker.data_dir}" in broker.log
     assert _reports(broker.data_dir) == []
     broker = new_broker()
     assert len(_reports(broker.data_dir)) == 1

@@ -165,7 +165,7 @@ class TestTheStart:
         number = next(page for page, owner in damaged.where.owners.items() if owner == "log")
         zero(damaged.file, number)
         before = folder_content(damaged.folder)
-        with pytest.raises(StoreCorrupt, match=r"holdfast store repair --data-dir"):
+        with pytest.raises(StoreCorrupt, match=r"holdfast store repair "):
             open_sound(damaged.folder, strict=True)
         assert folder_content(damaged.folder) == before
 

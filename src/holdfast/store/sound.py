@@ -122,7 +122,7 @@ def _repair(
         raise StoreCorrupt(
             f"{path} is damaged, and was left as it is (store_strict): {findings[0]}"
             + (f" and {len(findings) - 1} more" if len(findings) > 1 else "")
-            + f"; to repair it: holdfast store repair --data-dir {data_dir}"
+            + f"; to repair it: holdfast store repair {data_dir}"
         )
     for finding in findings:
         _log.error("the store is damaged", found=finding)
