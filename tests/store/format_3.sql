@@ -79,6 +79,7 @@ CREATE TABLE time_marks (
 INSERT INTO meta VALUES ('next_lsn', 1, 2397564349);
 INSERT INTO meta VALUES ('next_session', 4, 922713044);
 INSERT INTO meta VALUES ('topics_forgotten', 0, 248721108);
+INSERT INTO meta VALUES ('unchecked', 0, 2183261135);
 INSERT INTO topics VALUES (1, 'a', 3685654457);
 INSERT INTO topics VALUES (2, 'b/c', 2976040787);
 INSERT INTO topics VALUES (3, '7', 2122329031);

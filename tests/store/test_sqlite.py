@@ -13,6 +13,7 @@ import pytest
 
 from holdfast.errors import StoreCorrupt, StoreError, StoreTooNew
 from holdfast.store import schema, sqlite_upkeep
+from holdfast.store.checksums import row_checksum
 from holdfast.store.records import (
     OPEN,
     FilterSpan,
@@ -36,6 +37,8 @@ from tests.store.support import (
 from tests.store.vfs import WatchedVfs
 
 NAME: Final = "holdfast.db"
+_CHECKSUM: Final = row_checksum((1, "changed", 5, 1, 3600, 0, None, None, 0, 0))
+CHANGED: Final = f"UPDATE sessions SET client_id = 'changed', crc = {_CHECKSUM}"
 CROWD: Final = 100_000  # messages
 
 
@@ -116,7 +119,7 @@ class TestFile:
 
     def test_what_a_killed_broker_left_in_the_log_counts(self, tmp_path: Path) -> None:
         folder = tmp_path / "killed"
-        make_killed_store(folder, "UPDATE sessions SET client_id = 'changed', crc = 0")
+        make_killed_store(folder, CHANGED)
         store = open_store(folder)
         assert [record.client_id for record in store.load().sessions] == ["changed"]
         store.close()
@@ -159,7 +162,7 @@ def _newer_in_the_log(folder: Path) -> None:
 
 
 def _newer_beside_an_older_log(folder: Path) -> None:
-    make_killed_store(folder, "UPDATE sessions SET client_id = 'changed', crc = 0")
+    make_killed_store(folder, CHANGED)
     _patch(folder / NAME, 60, schema.FORMAT + 7)
 
 
@@ -169,12 +172,12 @@ def _impossible_format(folder: Path) -> None:
 
 
 def _log_without_a_store(folder: Path) -> None:
-    make_killed_store(folder, "UPDATE sessions SET client_id = 'changed', crc = 0")
+    make_killed_store(folder, CHANGED)
     (folder / NAME).unlink()
 
 
 def _log_of_an_emptied_store(folder: Path) -> None:
-    make_killed_store(folder, "UPDATE sessions SET client_id = 'changed', crc = 0")
+    make_killed_store(folder, CHANGED)
     (folder / NAME).write_bytes(b"")
 
 

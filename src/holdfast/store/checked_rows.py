@@ -29,12 +29,12 @@ def have_gaps(records: list[StateRecord]) -> bool:
     return any(len(record.gaps) > 0 for record in records)
 
 
-def state_records(rows: list[StateRow]) -> list[StateRecord]:
+def state_records(rows: list[StateRow], may_be_unchecked: bool) -> list[StateRecord]:
     """The records of rows; raises StoreCorrupt, or TypeError where a row has other types."""
     records: list[StateRecord] = []
     for session, cursor, in_flight, received, gaps, expected in rows:
         record = StateRecord(session, cursor, in_flight, received, gaps)
-        if expected != UNCHECKED:
+        if expected != UNCHECKED or not may_be_unchecked:
             found: i64 = _state_checksum(record)
             if found != expected:
                 raise damaged("states", session, expected, found)
@@ -56,12 +56,14 @@ def subscription_values(records: list[SubscriptionRecord]) -> list[int | str]:
     return values
 
 
-def subscription_records(rows: list[SubscriptionRow]) -> list[SubscriptionRecord]:
+def subscription_records(
+    rows: list[SubscriptionRow], may_be_unchecked: bool
+) -> list[SubscriptionRecord]:
     """The records of rows; raises StoreCorrupt, or TypeError where a row has other types."""
     records: list[SubscriptionRecord] = []
     for session, topic_filter, from_lsn, until_lsn, options, identifier, expected in rows:
         record = SubscriptionRecord(session, topic_filter, from_lsn, until_lsn, options, identifier)
-        if expected != UNCHECKED:
+        if expected != UNCHECKED or not may_be_unchecked:
             found: i64 = _subscription_checksum(record)
             if found != expected:
                 key = (session, topic_filter, from_lsn)
@@ -70,10 +72,10 @@ def subscription_records(rows: list[SubscriptionRow]) -> list[SubscriptionRecord
     return records
 
 
-def check_topics(rows: list[TopicRow]) -> None:
+def check_topics(rows: list[TopicRow], may_be_unchecked: bool) -> None:
     """Raise StoreCorrupt if one of these rows is not the one that was written."""
     for number, name, expected in rows:
-        if expected != UNCHECKED:
+        if expected != UNCHECKED or not may_be_unchecked:
             content = name.encode()
             crc: i64 = add_number(add_number(0, number), len(content) + 1)
             found: i64 = known(add_bytes(crc, content))

@@ -3,7 +3,8 @@
 It is the CRC-32 of the row's names and blobs, one after the other, begun with what its numbers come
 to: 0, and for each number in the order of the columns ``add_number``. A name or blob stands among
 the numbers as its length in bytes plus 1, and NULL as 0. Where that gives 0 it is 1: 0 is the
-checksum of rows written before there were any, which cannot be checked.
+checksum of rows written before there were any, which cannot be checked. A store that has none of
+these says so, and a 0 in it is damage: what became zeros would read so too.
 
 A CRC of the numbers as well would take a third more time. Any change of one number changes what it
 begins with, and so the checksum.
@@ -69,16 +70,24 @@ def block_checksum(lsn: int, last_lsn: int, topic: int, target: int, data: bytes
     return known(add_bytes(crc, data))
 
 
-def check_row(table: str, key: object, row: Sequence[object], checksum: object) -> None:
+def check_row(
+    table: str,
+    key: object,
+    row: Sequence[object],
+    checksum: object,
+    may_be_unchecked: bool = False,
+) -> None:
     """Raise StoreCorrupt if this is not the row that was written, as far as that can be told."""
-    if checksum != UNCHECKED:
+    if checksum != UNCHECKED or not may_be_unchecked:
         found = row_checksum(row)
         if checksum != found:
             raise damaged(table, key, checksum, found)
 
 
 def damaged(table: str, key: object, expected: object, found: int) -> StoreCorrupt:
-    """The error for a row whose checksum is another."""
+    """The error for a row whose checksum is another, or that has none."""
+    if expected == UNCHECKED:
+        return StoreCorrupt(f"table {table}, row {key}: expected a checksum, it has none")
     return StoreCorrupt(
         f"table {table}, row {key}: expected the checksum {expected}, that of its values is {found}"
     )

@@ -13,12 +13,18 @@ from typing import Final, final
 
 import apsw
 
+from holdfast.errors import StoreCorrupt
 from holdfast.store.page_cells import Damaged, Value, decode_record, read_node
 from holdfast.store.page_image import PageImage
 from holdfast.store.page_trees import Trees
 from holdfast.store.salvage import looks
-from holdfast.store.salvage_rows import Shape, read_shapes
-from holdfast.store.schema import BUSY_TIMEOUT_MS, store_error
+from holdfast.store.salvage_rows import Shape, expect_checksums, read_shapes
+from holdfast.store.schema import (
+    BUSY_TIMEOUT_MS,
+    CHECKED_FORMAT,
+    may_hold_unchecked,
+    store_error,
+)
 
 # A store up to this size is looked at whole after an end that was not clean, for so long at most.
 # Of a larger one only its form is: what is loaded at the start is checked then, messages when read.
@@ -87,6 +93,8 @@ class _Look:
         with _reading(self._path, locking_mode) as connection:
             shapes = _present_shapes(connection)
             self._check_structure(connection, f"({_FINDINGS_MAX})")
+            if not self._found.findings:
+                self._expect_checksums(connection, shapes)
             for shape in shapes.values():
                 if not self._found.findings:
                     self._check_rows(connection, shape)
@@ -111,6 +119,15 @@ class _Look:
             pass
         finally:
             connection.set_progress_handler(None)
+
+    def _expect_checksums(self, connection: apsw.Connection, shapes: dict[str, Shape]) -> None:
+        """Find out whether the store may hold rows without a checksum."""
+        if int(str(connection.pragma("user_version"))) < CHECKED_FORMAT:
+            return
+        try:
+            expect_checksums(shapes, may_hold_unchecked(connection))
+        except StoreCorrupt as error:
+            self._find(str(error))
 
     def _check_rows(self, connection: apsw.Connection, shape: Shape) -> None:
         """Checksum and content of each row of a table."""

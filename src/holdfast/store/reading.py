@@ -28,7 +28,15 @@ from holdfast.store.records import (
     SubscriptionRecord,
     TimeMark,
 )
-from holdfast.store.schema import BUSY_TIMEOUT_MS, check_magic, format_of, store_error
+from holdfast.store.schema import (
+    ALWAYS_CHECKED,
+    BUSY_TIMEOUT_MS,
+    CHECKED_FORMAT,
+    UNCHECKED_ROWS,
+    check_magic,
+    format_of,
+    store_error,
+)
 from holdfast.store.sqlite import FILE_NAME
 
 _TEXTS: Final = frozenset({"name", "client_id", "will_topic", "topic_filter"})  # columns
@@ -137,6 +145,7 @@ class StoreView:
                 self.pragma("schema_version"),
             )
             self._columns = self._existing_columns()
+            self._has_unchecked = self._read_unchecked()
         except apsw.Error as error:
             self.close()
             raise store_error(self.path, "opening the store", error) from error
@@ -165,6 +174,12 @@ class StoreView:
         assert isinstance(value, int)
         return value
 
+    def may_be_unchecked(self, table: str) -> bool:
+        """Whether rows of a table may lack a checksum, since an older format wrote them."""
+        if self.format < CHECKED_FORMAT:
+            return True
+        return table not in ALWAYS_CHECKED and self._has_unchecked
+
     def rows(self, table: str, behind: str = "") -> Iterator[Row]:
         """The rows of a table, with the values of COLUMNS and then the checksum.
 
@@ -189,8 +204,9 @@ class StoreView:
 
     def checked(self, table: str, behind: str = "") -> Iterator[Row]:
         """The rows of a table without their checksums; raises StoreCorrupt where one is wrong."""
+        may_be_unchecked = self.may_be_unchecked(table)
         for *row, checksum in self.rows(table, behind):
-            check_row(table, row[0], row, checksum)
+            check_row(table, row[0], row, checksum, may_be_unchecked)
             yield tuple(row)
 
     def losses(self) -> Iterator[LossRecord]:
@@ -255,10 +271,11 @@ class StoreView:
             f"SELECT topics.name, {columns}, {checksums}"
             f" FROM {table} AS t LEFT JOIN topics ON topics.number = t.topic ORDER BY {order}"
         ):
-            check_row(table, row[0], row, checksum)
+            check_row(table, row[0], row, checksum, self._has_unchecked)
             if name is not None:
                 topic = row[list(COLUMNS[table]).index("topic")]
-                check_row("topics", topic, (topic, name), topic_checksum)
+                values = (topic, name)
+                check_row("topics", topic, values, topic_checksum, self._has_unchecked)
             yield (name, *row)
 
     def _topic(self, name: Value, number: Value) -> str:
@@ -306,6 +323,15 @@ class StoreView:
         for (lsn,) in self.query("SELECT lsn FROM log ORDER BY lsn LIMIT 1"):
             return int_of(lsn)
         return self.next_lsn
+
+    def _read_unchecked(self) -> bool:
+        """Whether the store says that rows may lack a checksum; True if it cannot be read."""
+        if self.format < CHECKED_FORMAT:
+            return True
+        try:
+            return self.meta(UNCHECKED_ROWS) != 0
+        except StoreError:
+            return True  # told by whoever looks at that table
 
     def _existing_columns(self) -> dict[str, set[str]]:
         """The columns that each table has in this format."""

@@ -17,9 +17,9 @@ from holdfast.store.folder import OPEN_MARK, give_to_owner, sync_folder
 from holdfast.store.page_image import PageImage
 from holdfast.store.page_trees import Trees
 from holdfast.store.repair_report import RepairReport
-from holdfast.store.salvage_copy import Copy, has_proven_row, name_trees
+from holdfast.store.salvage_copy import Copy, has_proven_row, name_trees, read_unchecked
 from holdfast.store.salvage_links import Links
-from holdfast.store.salvage_rows import Shape, read_shapes, usual_layout
+from holdfast.store.salvage_rows import Shape, expect_checksums, read_shapes, usual_layout
 from holdfast.store.schema import APPLICATION_ID, FORMAT, migrate, store_error
 
 __all__ = ["RepairReport", "finish_repair", "is_ours", "repair"]
@@ -62,6 +62,9 @@ def repair(
             trees = Trees(image, usual_layout())
             name_trees(image, trees, shapes)
             _refuse(image, trees, shapes)
+            unchecked = read_unchecked(image, trees)
+            if unchecked is not None:
+                expect_checksums(shapes, unchecked)
             try:
                 _salvage(image, trees, shapes, new, report)
             except BaseException:

@@ -7,11 +7,13 @@ import apsw
 
 from holdfast.errors import ProtocolError
 from holdfast.protocol.topics import check_topic
+from holdfast.store.checksums import row_checksum
 from holdfast.store.page_cells import Damaged, Value, decode_record, read_node
 from holdfast.store.page_image import PageImage
 from holdfast.store.page_trees import LostPage, Tree, Trees
 from holdfast.store.repair_report import RepairReport, TableReport
 from holdfast.store.salvage_rows import Shape, usual_layout
+from holdfast.store.schema import UNCHECKED_ROWS
 
 TOPICS_INDEX: Final = "sqlite_autoindex_topics_1"
 _SAMPLED_PAGES_MAX: Final = 16  # looked at to tell whose tree it is
@@ -88,6 +90,8 @@ class Copy:
                 if not all(_is_within(row[max(0, shape.key)], low, high) for row in rows):
                     # The page of another place was written here; or the bounds are damaged.
                     lost_pages.append(LostPage(number, low, high))
+                if name == "meta":  # the new file has its own: all that it gets has a checksum
+                    rows = [row for row in rows if row[0] != UNCHECKED_ROWS]
                 before = self._changes()
                 self._cursor.executemany(statement, rows)
                 kept = self._changes() - before
@@ -117,7 +121,7 @@ class Copy:
                 table.lost += 1
                 self._note_lost(shape, cell.key, values)
                 continue
-            rows.append(tuple(row.values()))
+            rows.append(shape.sealed(row))
         return rows
 
     def _note_lost(self, shape: Shape, key: int, values: list[Value]) -> None:
@@ -181,6 +185,22 @@ def name_trees(image: PageImage, trees: Trees, shapes: dict[str, Shape]) -> None
         for root, tree in trees.by_root.items():
             if tree.name is None and layout.get(root) not in named:
                 tree.name = layout.get(root)
+
+
+def read_unchecked(image: PageImage, trees: Trees) -> bool | None:
+    """Whether a store says that it may hold rows without a checksum; None if that is not there.
+
+    It is not in an older format either. Where two copies of the row differ, it may.
+    """
+    found: set[bool] = set()
+    for tree in trees.by_root.values():
+        if tree.name == "meta":
+            for _, values, _ in _cells(image, tree.pages):
+                if values is not None and len(values) == 3 and values[0] == UNCHECKED_ROWS:
+                    *row, checksum = values
+                    if checksum == row_checksum(row):
+                        found.add(row[1] != 0)
+    return any(found) if found else None
 
 
 def recognise(image: PageImage, pages: list[int], shapes: dict[str, Shape]) -> str | None:

@@ -23,6 +23,7 @@ from holdfast.store.repair_report import NAMES_MAX, RANGES_MAX, RepairReport, Se
 from holdfast.store.salvage_copy import Copy
 from holdfast.store.salvage_log import LostLog, LostRun, find_lost_log
 from holdfast.store.salvage_rows import Row
+from holdfast.store.schema import UNCHECKED_ROWS
 
 # Left out between the numbers that are known and those given out from now on, where the highest
 # may be lost: an lsn is never used twice, and there are 2**60 of them.
@@ -202,7 +203,8 @@ class Links:
         pages = sum(table.pages_lost for table in report.tables.values())
         margin = NUMBERS_MARGIN + NUMBERS_PER_PAGE * (pages + report.wal.frames_lost)
         # What is not copied has the value of an empty store.
-        is_meta_damaged = report.tables["meta"].kept < self._number("SELECT count(*) FROM meta")
+        counters = self._number(f"SELECT count(*) FROM meta WHERE name <> '{UNCHECKED_ROWS}'")
+        is_meta_damaged = report.tables["meta"].kept < counters
         has_margin = is_meta_damaged or lost.is_tail_open
         report.next_lsn = seen + margin if has_margin else seen
         report.next_session = numbers + margin if has_margin else numbers

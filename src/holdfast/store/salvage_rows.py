@@ -15,7 +15,7 @@ from holdfast.store.blocks import BLOCK_ENTRIES_MAX, decode_block, decode_messag
 from holdfast.store.checksums import UNCHECKED, row_checksum
 from holdfast.store.page_cells import Damaged, Value
 from holdfast.store.records import unpack_gaps, unpack_in_flight, unpack_lsns
-from holdfast.store.schema import migrate
+from holdfast.store.schema import ALWAYS_CHECKED, migrate
 
 # An lsn goes with a packet identifier's stage into 63 bits.
 LSN_MAX: Final = (1 << 60) - 1
@@ -39,6 +39,8 @@ class Shape:
         self.defaults: dict[int, Value] = {}  # of the columns that have one
         self.optional: set[int] = set()  # columns that may be NULL
         self.has_checksum = columns[-1] == "crc"
+        # Whether rows without a checksum may be there, which an older format wrote.
+        self.may_be_unchecked = True
         self._kinds = [_KINDS[kind] for kind in kinds]
         self._check = _CHECKS.get(name)
 
@@ -79,7 +81,7 @@ class Shape:
         if self.has_checksum:
             *content, checksum = row
             if checksum == UNCHECKED:
-                if is_doubtful:
+                if is_doubtful or not self.may_be_unchecked:
                     raise Damaged
             elif checksum != row_checksum(content):
                 raise Damaged
@@ -103,6 +105,15 @@ class Shape:
         if self.has_checksum:
             row[-1] = row_checksum(row[:-1])
         return tuple(row)
+
+
+def expect_checksums(shapes: dict[str, Shape], may_be_unchecked: bool) -> None:
+    """Take rows without a checksum for damaged, in a store of a format that has them.
+
+    ``may_be_unchecked`` is what the store says of itself.
+    """
+    for name, shape in shapes.items():
+        shape.may_be_unchecked = may_be_unchecked and name not in ALWAYS_CHECKED
 
 
 def read_shapes() -> dict[str, Shape]:

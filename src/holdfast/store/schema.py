@@ -12,10 +12,15 @@ from typing import Final
 import apsw
 
 from holdfast.errors import StoreCorrupt, StoreError, StoreFull, StoreTooNew
-from holdfast.store.checksums import row_checksum
+from holdfast.store.checksums import check_row, row_checksum
 
 APPLICATION_ID: Final = 0x484F4C44  # "HOLD"; tells our files from other SQLite files
 FORMAT: Final = 3
+CHECKED_FORMAT: Final = 3  # from this one on, rows have checksums
+# In ``meta``: 1 if rows may be there that an older format wrote, which have no checksum, else 0.
+UNCHECKED_ROWS: Final = "unchecked"
+# Tables whose rows all have one in any case: the migration gave it to them, or made them.
+ALWAYS_CHECKED: Final = frozenset({"meta", "losses", "time_marks"})
 
 BUSY_TIMEOUT_MS: Final = 5_000  # how long to wait for another program that looks into the file
 
@@ -141,6 +146,9 @@ CREATE TABLE time_marks (
 
 
 def _to_format_3(connection: apsw.Connection) -> None:
+    tables = [table for table in _CHECKED if table not in ALWAYS_CHECKED]
+    has_rows = " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in tables)
+    connection.execute(f"INSERT INTO meta (name, value) VALUES (?1, {has_rows})", (UNCHECKED_ROWS,))
     _run(connection, _ADD_CHECKSUMS_GAPS_LOSSES)
     for row in connection.execute("SELECT name, value FROM meta").fetchall():
         connection.execute("UPDATE meta SET crc = ?2 WHERE name = ?1", (row[0], row_checksum(row)))
@@ -236,6 +244,21 @@ def migrate(connection: apsw.Connection, format_number: int) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def may_hold_unchecked(connection: apsw.Connection) -> bool:
+    """Whether a store of the present format may hold rows without a checksum.
+
+    Raises StoreCorrupt if it does not say.
+    """
+    rows = connection.execute(
+        "SELECT value, crc FROM meta WHERE name = ?1", (UNCHECKED_ROWS,)
+    ).fetchall()
+    if not rows:
+        raise StoreCorrupt(f"table meta: expected a row {UNCHECKED_ROWS}, there is none")
+    value, checksum = rows[0]
+    check_row("meta", UNCHECKED_ROWS, (UNCHECKED_ROWS, value), checksum)
+    return value != 0
 
 
 def store_error(path: Path, doing: str, error: apsw.Error) -> StoreError:

@@ -78,7 +78,7 @@ class SqliteStore:
             raise store_error(path, doing, error) from error
         except StoreCorrupt as error:
             raise StoreCorrupt(f"{path}: {doing} failed: {error}") from error
-        self._reader = SqliteReader(path, reading)
+        self._reader = SqliteReader(path, reading, self._writer.may_be_unchecked)
         self._upkeep = Upkeep(self._writing, self._writer, self._reader, clock_ns)
 
     def _prepare(self, format_number: int) -> BatchWriter:
@@ -115,7 +115,7 @@ class SqliteStore:
         try:
             cursor.execute("BEGIN")
             try:
-                load_snapshot(cursor, snapshot)
+                load_snapshot(cursor, snapshot, self._writer.may_be_unchecked)
             finally:
                 cursor.execute("COMMIT")
         except apsw.Error as error:

@@ -37,18 +37,21 @@ _TABLES: Final = (
 )
 
 
-def load_snapshot(cursor: apsw.Cursor, snapshot: Snapshot) -> None:
-    """Fill in all that is committed, but for the numbers; raises StoreCorrupt."""
+def load_snapshot(cursor: apsw.Cursor, snapshot: Snapshot, may_be_unchecked: bool) -> None:
+    """Fill in all that is committed, but for the numbers; raises StoreCorrupt.
+
+    ``may_be_unchecked``: rows of an older format may be there, which have no checksum.
+    """
     # All that is made here is kept. To look through it for garbage again and again, since there is
     # so much new, would take as long as all the rest.
     is_collecting = gc.isenabled()
     gc.disable()
     try:
-        _load_many(cursor, snapshot)
-        _load_few(cursor, snapshot)
+        _load_many(cursor, snapshot, may_be_unchecked)
+        _load_few(cursor, snapshot, may_be_unchecked)
     except (TypeError, ValueError) as error:
         # A row has other types than its table, or a name that is none.
-        damage = find_damage(cursor, _TABLES)
+        damage = find_damage(cursor, _TABLES, may_be_unchecked)
         if damage is None:
             raise
         raise damage from error
@@ -57,25 +60,25 @@ def load_snapshot(cursor: apsw.Cursor, snapshot: Snapshot) -> None:
             gc.enable()
 
 
-def _load_many(cursor: apsw.Cursor, snapshot: Snapshot) -> None:
+def _load_many(cursor: apsw.Cursor, snapshot: Snapshot, may_be_unchecked: bool) -> None:
     # A damaged topic would match no filter, without a word: its messages would be passed over.
     topics = cursor.execute("SELECT * FROM topics ORDER BY number")
     while rows := list(islice(topics, ROWS_PER_STEP)):
-        check_topics(rows)
+        check_topics(rows, may_be_unchecked)
     states = cursor.execute("SELECT * FROM states ORDER BY session")
     while rows := list(islice(states, ROWS_PER_STEP)):
-        snapshot.states += state_records(rows)
+        snapshot.states += state_records(rows, may_be_unchecked)
     subscriptions = cursor.execute(
         "SELECT * FROM subscriptions ORDER BY session, topic_filter, from_lsn"
     )
     while rows := list(islice(subscriptions, ROWS_PER_STEP)):
-        snapshot.subscriptions += subscription_records(rows)
+        snapshot.subscriptions += subscription_records(rows, may_be_unchecked)
 
 
-def _load_few(cursor: apsw.Cursor, snapshot: Snapshot) -> None:
+def _load_few(cursor: apsw.Cursor, snapshot: Snapshot, may_be_unchecked: bool) -> None:
     execute = cursor.execute
     for *row, crc in execute("SELECT * FROM sessions ORDER BY number"):
-        check_row("sessions", row[0], row, crc)
+        check_row("sessions", row[0], row, crc, may_be_unchecked)
         number, client_id, version, epoch, expiry_s, since, topic, will, *times = row
         message = None if will is None else _message("sessions", number, topic, will)
         snapshot.sessions.append(
@@ -85,20 +88,20 @@ def _load_few(cursor: apsw.Cursor, snapshot: Snapshot) -> None:
         "SELECT name, topic, message, retained.crc"
         " FROM retained LEFT JOIN topics ON number = topic ORDER BY name"
     ):
-        check_row("retained", number, (number, message), crc)
+        check_row("retained", number, (number, message), crc, may_be_unchecked)
         if topic is None:
             raise StoreCorrupt(f"table retained, row {number}: expected a topic of this number")
         snapshot.retained.append(
             RetainedRecord(topic, _message("retained", number, topic, message))
         )
     for *row, crc in execute("SELECT * FROM shared_groups ORDER BY number"):
-        check_row("shared_groups", row[0], row, crc)
+        check_row("shared_groups", row[0], row, crc, may_be_unchecked)
         snapshot.groups.append(GroupRecord(*row))
     for topic, *row, crc in execute(
         "SELECT name, delayed.*"
         " FROM delayed LEFT JOIN topics ON topics.number = topic ORDER BY delayed.number"
     ):
-        check_row("delayed", row[0], row, crc)
+        check_row("delayed", row[0], row, crc, may_be_unchecked)
         number, due_ms, seconds, topic_number, message = row
         if topic is None:
             raise StoreCorrupt(f"table delayed, row {number}: expected the topic {topic_number}")

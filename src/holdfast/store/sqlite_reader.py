@@ -159,11 +159,12 @@ class _Block:
 class SqliteReader:
     """Reads through a connection of its own, one call at a time, from any thread."""
 
-    def __init__(self, path: Path, connection: apsw.Connection) -> None:
+    def __init__(self, path: Path, connection: apsw.Connection, may_be_unchecked: bool) -> None:
+        """``may_be_unchecked``: rows of an older format may be there, without a checksum."""
         self._path = path
         self._connection = connection
         self._queries = Queries(connection)
-        self._topics = SqliteTopics(self._queries)
+        self._topics = SqliteTopics(self._queries, may_be_unchecked)
         self._lock = Lock()
 
     def close(self) -> None:
@@ -211,7 +212,9 @@ class SqliteReader:
                 topics = self._queries.found_names(_LOG_TOPICS, after, TOPICS_PER_STEP)
                 for number, name, crc, has_messages in topics:
                     if has_messages:
-                        check_row("topics", number, (number, name), crc)
+                        check_row(
+                            "topics", number, (number, name), crc, self._topics.may_be_unchecked
+                        )
                         found.append(name)
             if len(topics) < TOPICS_PER_STEP:
                 break
@@ -246,6 +249,11 @@ class SqliteReader:
             count += found
             size += found_bytes
 
+    def _find_damage(self) -> StoreCorrupt | None:
+        """The row that cannot be read."""
+        tables = ("topics", "log")
+        return find_damage(self._connection.cursor(), tables, self._topics.may_be_unchecked)
+
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
         """One state of the store for all statements within."""
@@ -258,7 +266,7 @@ class SqliteReader:
                 finally:
                     self._connection.execute("COMMIT")
             except apsw.SQLError as error:
-                damage = find_damage(self._connection.cursor(), ("topics", "log"))
+                damage = self._find_damage()
                 raise (
                     store_error(self._path, doing, error)
                     if damage is None
@@ -270,7 +278,7 @@ class SqliteReader:
                 raise StoreCorrupt(f"{self._path}: {doing} failed: {error}") from error
             except (TypeError, ValueError) as error:
                 # A row may have other types than the table, or names that are none.
-                damage = find_damage(self._connection.cursor(), ("topics", "log"))
+                damage = self._find_damage()
                 if damage is None:
                     raise
                 raise StoreCorrupt(f"{self._path}: {doing} failed: {damage}") from error
@@ -307,6 +315,8 @@ class _Read:
             if size > request.bytes_max:
                 reach = block.lsn
                 break
+            if block.crc == UNCHECKED and not self._topics.may_be_unchecked:
+                raise damaged("log", block.lsn, block.crc, UNCHECKED)
             wanted = sum(high - low for low, high in self._parts_of(block, reach))
             messages += wanted
             size += block.size * wanted // (block.last_lsn + 1 - block.lsn)
@@ -500,7 +510,8 @@ def _take_contents(
     for block in taken:
         content = data[start : start + block.size]
         checksum = block_checksum(block.lsn, block.last_lsn, block.topic, block.target, content)
-        if block.crc not in (UNCHECKED, checksum):
+        is_unchecked = block.crc == UNCHECKED and topics.may_be_unchecked
+        if block.crc != checksum and not is_unchecked:
             raise damaged("log", block.lsn, block.crc, checksum)
         found.append((block, names[block.topic], content))
         start += block.size

@@ -48,8 +48,10 @@ SELECT json_group_array(json_array(number, name)) FROM (
 class SqliteTopics:
     """Answers within one snapshot, which begins with ``refresh``."""
 
-    def __init__(self, queries: Queries) -> None:
+    def __init__(self, queries: Queries, may_be_unchecked: bool) -> None:
+        """``may_be_unchecked``: rows of an older format may be there, without a checksum."""
         self._queries = queries
+        self.may_be_unchecked: Final = may_be_unchecked
         # With the bytes that were counted for each; the one used last comes last.
         self._sets: dict[str, tuple[TopicSet, int]] = {}
         self._sets_bytes = 0
@@ -74,7 +76,7 @@ class SqliteTopics:
         found: dict[str, int] = {}
         for topic_filter, name, (number, crc) in zip(topic_filters, names, rows, strict=True):
             if number > 0:
-                check_row("topics", number, (number, name), crc)
+                check_row("topics", number, (number, name), crc, self.may_be_unchecked)
                 found[topic_filter] = number
         return found
 
@@ -104,7 +106,7 @@ class SqliteTopics:
             if len(known) > NAMES_MAX:
                 known.clear()
             for number, name, crc in self._queries.checked_names(_NAMES, as_json(missing)):
-                check_row("topics", number, (number, name), crc)
+                check_row("topics", number, (number, name), crc, self.may_be_unchecked)
                 found[number] = name
                 if len(name) <= NAME_CHARACTERS_MAX:
                     known[number] = name

@@ -8,6 +8,7 @@ from holdfast.store.checked_rows import have_gaps, state_values, subscription_va
 from holdfast.store.checksums import Value, check_row, row_checksum
 from holdfast.store.queries import as_json
 from holdfast.store.records import Batch, DelayedRecord, RetainedRecord
+from holdfast.store.schema import may_hold_unchecked
 from holdfast.store.sqlite_connection import Writing
 from holdfast.store.sqlite_rows import (
     INSERT_DELAYED,
@@ -75,6 +76,7 @@ class BatchWriter:
         self._cursor = writing.cursor
         self._queries = writing.queries
         self.topics: Final[dict[str, int]] = {}  # numbers by name, at hand for commits
+        self.may_be_unchecked: Final = may_hold_unchecked(writing.connection)
         self._next_topic = self._queries.number(_NEXT_TOPIC)
         self._topics_forgotten = self._meta("topics_forgotten")
         self.next_session = self._meta("next_session")
@@ -163,7 +165,8 @@ class BatchWriter:
     def _end_of_log(self) -> int:
         """The lsn behind the last block of the log; 1 if there is none."""
         for lsn, last_lsn, topic, target, data, crc in self._cursor.execute(_LAST_BLOCK).fetchall():
-            check_row("log", lsn, (lsn, last_lsn, topic, target, data), crc)
+            row = (lsn, last_lsn, topic, target, data)
+            check_row("log", lsn, row, crc, self.may_be_unchecked)
             assert isinstance(last_lsn, int)
             return last_lsn + 1
         return 1
@@ -219,7 +222,7 @@ class BatchWriter:
                 self._next_topic += 1
                 values += (number, name, row_checksum((number, name)))
             else:
-                check_row("topics", number, (number, name), crc)
+                check_row("topics", number, (number, name), crc, self.may_be_unchecked)
             topics[name] = number
         INSERT_TOPICS.run(self._cursor, values)
         return unknown

@@ -34,6 +34,7 @@ from holdfast.store.records import (
     unpack_in_flight,
     unpack_lsns,
 )
+from holdfast.store.schema import CHECKED_FORMAT, UNCHECKED_ROWS
 
 _Record = TypeVar("_Record")
 
@@ -120,6 +121,10 @@ class _Check:
             for name in _COUNTERS:
                 if self._view.meta(name) < 1:
                     self._find("meta", name, f"the counter {name} is missing or below 1")
+            if self._view.format >= CHECKED_FORMAT and not self._view.number(
+                "SELECT count(*) FROM meta WHERE name = ?1", UNCHECKED_ROWS
+            ):
+                self._find("meta", UNCHECKED_ROWS, f"the row {UNCHECKED_ROWS} is missing")
             self._next_number = self._view.meta("next_session")
             self._next_lsn = self._view.next_lsn
         except StoreError as error:
@@ -294,17 +299,16 @@ class _Check:
     def _rows(self, table: str) -> Iterator[Row]:
         """The rows of a table; where SQLite cannot read on, that is a finding."""
         count = 0
+        may_be_unchecked = self._view.may_be_unchecked(table)
         try:
             for *values, checksum in self._view.rows(table):
                 count += 1
                 row = tuple(values)
-                if checksum not in (UNCHECKED, row_checksum(row)):
-                    self._find(
-                        table,
-                        self._key(table, row),
-                        f"expected the checksum {checksum!r}, that of its values is another",
-                        self._of_row(table, row),
-                    )
+                if checksum == UNCHECKED and not may_be_unchecked:
+                    self._find_in(table, row, "expected a checksum, it has none")
+                elif checksum not in (UNCHECKED, row_checksum(row)):
+                    text = f"expected the checksum {checksum!r}, that of its values is another"
+                    self._find_in(table, row, text)
                 yield row
         except StoreError as error:
             self._find(table, f"behind {count} rows", str(error))
@@ -320,7 +324,7 @@ class _Check:
                 record = make(row)
                 look(record)
             except (StoreError, ProtocolError) as error:
-                self._find(table, self._key(table, row), _text(error), self._of_row(table, row))
+                self._find_in(table, row, _text(error))
             if record is not None:
                 yield record
 
@@ -329,7 +333,7 @@ class _Check:
             try:
                 look(row)
             except (StoreError, ProtocolError) as error:
-                self._find(table, self._key(table, row), _text(error), self._of_row(table, row))
+                self._find_in(table, row, _text(error))
 
     def _key(self, table: str, row: Row) -> str:
         return " ".join(repr(value) for value in row[: _KEYS.get(table, 1)])
@@ -341,6 +345,9 @@ class _Check:
         if table == "sessions":
             return (row[1],) if isinstance(row[1], str) else ()
         return self._client(row[0]) if table in _OF_SESSION else ()
+
+    def _find_in(self, table: str, row: Row, text: str) -> None:
+        self._find(table, self._key(table, row), text, self._of_row(table, row))
 
     def _find(self, table: str, key: str, text: str, sessions: tuple[str, ...] = ()) -> None:
         self.report.findings_count += 1
