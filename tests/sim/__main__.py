@@ -25,15 +25,16 @@ def main() -> int:
     parser.add_argument("--failures", type=int, default=1, help="go on until so many have failed")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where traces go")
     parser.add_argument("--brief", action="store_true", help="one line per failure, no trace")
+    parser.add_argument("--limits", action="store_true", help="limits in each, not in some")
     options = parser.parse_args()
     if options.seed is not None:
-        return replay(options.seed, options.folder)
+        return replay(options)
     return run_all(options)
 
 
-def replay(seed: int, folder: Path) -> int:
-    result = run(seed, is_traced=True)
-    print(report(result, folder))
+def replay(options: argparse.Namespace) -> int:
+    result = run(options.seed, is_traced=True, is_limited=options.limits)
+    print(report(result, options.folder))
     return 0 if result.violation is None else 1
 
 
@@ -44,7 +45,7 @@ def run_all(options: argparse.Namespace) -> int:
     failures = 0
     done = 0
     for seed in range(options.first, options.first + options.seeds):
-        result = run(seed)
+        result = run(seed, is_limited=options.limits)
         events += result.events
         done += 1
         if result.violation is not None:
@@ -72,7 +73,7 @@ def _tell(result: Result, options: argparse.Namespace) -> None:
     if options.brief:
         print(f"seed {result.seed}: {result.violation}", flush=True)
         return
-    again = run(result.seed, is_traced=True)
+    again = run(result.seed, is_traced=True, is_limited=options.limits)
     assert again.fingerprint == result.fingerprint, "the same seed did not do the same"
     print(report(again, options.folder), flush=True)
 

@@ -26,7 +26,7 @@ from holdfast.protocol.packets import (
     Unsubscribe,
     Will,
 )
-from holdfast.protocol.reason_codes import NOT_AUTHORIZED
+from holdfast.protocol.reason_codes import FAILURE, NOT_AUTHORIZED
 from tests.sim.model import Message, Session
 from tests.sim.taps import BIG_BYTES, Violation
 from tests.sim.world import Wire
@@ -155,6 +155,8 @@ class Device:
         """A connection is found to be gone."""
         if wire is self.link:
             self.link = None
+            # Before 5.0 nothing else says no; the client gives it up.
+            self.sending.pop(wire.tap.refused_id, None)
 
     def _await_ping(self, wire: Wire, every_ms: int) -> None:
         self.simulation.pings += 1
@@ -329,6 +331,8 @@ class Device:
                 self._take_publish(packet)
             elif isinstance(packet, Puback | Pubcomp):
                 self.sending.pop(packet.packet_id, None)
+            elif isinstance(packet, Pubrec) and packet.reason_code >= FAILURE:
+                self.sending.pop(packet.packet_id, None)
             elif isinstance(packet, Pubrec):
                 sending = self.sending.get(packet.packet_id)
                 if sending is not None:
@@ -337,7 +341,7 @@ class Device:
             elif isinstance(packet, Pubrel):
                 self.taken.pop(packet.packet_id, None)
                 self._answer(Pubcomp(packet.packet_id))
-            elif isinstance(packet, Connack):
+            elif isinstance(packet, Connack) and packet.reason_code == 0:
                 self._take_connack(wire, packet)
 
     def _take_connack(self, wire: Wire, packet: Connack) -> None:

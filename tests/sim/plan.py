@@ -6,6 +6,9 @@ from typing import NamedTuple
 from holdfast.broker.limits import EXPIRY_NEVER, Limits
 from holdfast.broker.shared_group import SHARED_STRATEGIES
 from tests.sim.devices import FILTERS, GROUP_TOPICS, TOPICS, Kind
+from tests.sim.limited import draw_limits
+
+LIMITED_SHARE = 1 / 3
 
 Span = tuple[int, int]  # the shortest and the longest, in milliseconds
 
@@ -30,9 +33,11 @@ class Plan(NamedTuple):
     stalls: bool
     small_packets: bool
     keep_alive_s: int
+    is_limited: bool
 
 
-def plan_of(chance: random.Random) -> Plan:
+def plan_of(seed: int, chance: random.Random, *, is_limited: bool) -> Plan:
+    """One run in three has limits, or each if it is to be so: drawn apart from all else."""
     limits = Limits(
         receive_maximum=20,
         in_flight_max=chance.choice([1, 2, 3, 5, 20]),
@@ -40,6 +45,10 @@ def plan_of(chance: random.Random) -> Plan:
         shared_strategy=chance.randrange(len(SHARED_STRATEGIES)),
         space_pass_entries=chance.choice([2, 5, 1000]),
     )
+    of_limits = random.Random(f"limits of {seed}")
+    is_limited = of_limits.random() < LIMITED_SHARE or is_limited
+    if is_limited:
+        draw_limits(of_limits, limits)
     slowness = chance.choice([1, 5, 20, 100, 300])
     return Plan(
         limits=limits,
@@ -59,6 +68,7 @@ def plan_of(chance: random.Random) -> Plan:
         stalls=chance.random() < 0.5,
         small_packets=chance.random() < 0.5,
         keep_alive_s=chance.choice([0, 0, 1]),
+        is_limited=is_limited,
     )
 
 

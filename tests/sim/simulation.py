@@ -19,11 +19,14 @@ from tests.fuzz.books import check_at_rest
 from tests.sim.checker import Checker
 from tests.sim.describe import describe_any
 from tests.sim.devices import Device, Kind
+from tests.sim.limited import LimitedChecker
 from tests.sim.model import Message, Model
 from tests.sim.plan import Span, plan_of
 from tests.sim.taps import Violation
 from tests.sim.world import SlowWorld, Wire
 
+LOOK_MS = 1000  # so often is the space looked at, at least
+BACK_MAX = 8  # so often does a client come back in the end that a limit has closed
 SOCKET_BYTES = 400  # on their way to a client: then its socket is full
 QUIET_MS = 120_000  # so long may it take until all is delivered in the end
 OUTPUT_SLACK_BYTES = 8 * 1024  # one turn's packets above the broker's bound for a connection
@@ -65,9 +68,9 @@ def _bound(module: ModuleType, name: str) -> int:
     return int(getattr(module, name))
 
 
-def run(seed: int, *, is_traced: bool = False) -> Result:
+def run(seed: int, *, is_traced: bool = False, is_limited: bool = False) -> Result:
     """Run a seed to its end, or to the first promise that is broken."""
-    simulation = Simulation(seed, is_traced=is_traced)
+    simulation = Simulation(seed, is_traced=is_traced, is_limited=is_limited)
     violation: Violation | None = None
     with bounds(simulation.plan.is_tiny):
         try:
@@ -86,9 +89,9 @@ def run(seed: int, *, is_traced: bool = False) -> Result:
 class Simulation:
     """One run."""
 
-    def __init__(self, seed: int, *, is_traced: bool) -> None:
+    def __init__(self, seed: int, *, is_traced: bool, is_limited: bool) -> None:
         self.random = random.Random(seed)
-        self.plan = plan_of(self.random)
+        self.plan = plan_of(seed, self.random, is_limited=is_limited)
         self.time_ms = 0
         self.skew_ms = 0
         self.is_up = True
@@ -102,8 +105,11 @@ class Simulation:
         self.pings = 0  # to come: they go on for ever
         self._frozen_until_ms = 0
         self.model = Model(self.plan.limits)
-        self.checker = Checker(self.model)
+        is_limited = self.plan.is_limited
+        self.checker = LimitedChecker(self.model) if is_limited else Checker(self.model)
         self.world = SlowWorld(self, self.plan.limits)
+        if isinstance(self.checker, LimitedChecker):
+            self.checker.queue_losses.world = self.world
         self.devices = {kind.client_id: Device(self, kind) for kind in self.plan.kinds}
 
     # --- time
@@ -132,8 +138,30 @@ class Simulation:
             self.later(chance.randint(0, plan.lasts_ms), self.step_clock)
         for _ in range(plan.freezes):
             self.later(chance.randint(0, plan.lasts_ms), self.freeze)
+        if plan.is_limited:
+            self._look_at_space()
+        if plan.limits.disk_free_min_bytes > 0:
+            for _ in range(2):
+                self.later(chance.randint(0, plan.lasts_ms), self.fill_disk)
         self.advance(plan.lasts_ms)
         self.finish()
+
+    def _look_at_space(self) -> None:
+        """The driver's look at the space, now and then, for ever."""
+        self.pings += 1
+        self.later(self.random.choice([50, 300, 1000]), self._look_again)
+
+    def _look_again(self) -> None:
+        self.pings -= 1
+        self.world.looks_at_space = self.is_up
+        self._look_at_space()
+
+    def fill_disk(self) -> None:
+        """Others have filled the disk, and free it again after a while."""
+        if not self.is_finishing:
+            self.say("the disk is nearly full")
+            self.world.set_free(0)
+            self.later(self.random.randint(100, 3000), self.world.set_free, 1 << 30)
 
     def advance(self, duration_ms: int) -> None:
         """Let time pass."""
@@ -400,10 +428,7 @@ class Simulation:
             if device.link is not None:
                 device.go_on(device.link)
         self._settle()
-        for device in self.devices.values():
-            if device.link is None and device.kind.expiry_s > 0:
-                device.connect()
-        self._settle()
+        self._bring_back()
         self.checker.check_kept()
         self._audit()
         for device in self.devices.values():
@@ -411,6 +436,20 @@ class Simulation:
                 text = f"{device.client_id} never got an answer: {list(device.sending)}"
                 raise Violation("not answered", text, device.client_id)
         self._check_empty()
+
+    def _bring_back(self) -> None:
+        """Connect whoever has a session to come back to; a limit may close some of them again."""
+        self.world.set_free(1 << 30)
+        self.plan.limits.sessions_max = 0
+        for _ in range(BACK_MAX):
+            away = [d for d in self.devices.values() if d.link is None and d.kind.expiry_s > 0]
+            for device in away:
+                device.connect()
+            self._settle()
+            if not self.plan.is_limited:
+                return
+            self.advance(LOOK_MS)
+            self._settle()
 
     def _settle(self) -> None:
         """Wait until nothing moves any more."""
@@ -452,6 +491,8 @@ class Simulation:
             if output > _bound(connection, "OUTPUT_BYTES_MAX") + OUTPUT_SLACK_BYTES:
                 text = f"{output} bytes wait for {wire.tap.client_id}"
                 raise Violation("memory", text, wire.tap.client_id)
+        if isinstance(self.checker, LimitedChecker):
+            self.checker.check_queues(world)
         broker = world.broker
         tail = broker._delivery.tail
         committed = broker._commits.durable_lsn_end - tail.first
@@ -462,6 +503,10 @@ class Simulation:
         """All is delivered: nothing holds the log, and nothing is in flight."""
         world = self.world
         broker = world.broker
+        if isinstance(self.checker, LimitedChecker):
+            self.advance(5 * LOOK_MS)
+            self._settle()
+            self.checker.check_flags(broker)
         check_at_rest(broker)
         if broker.trim_point() != broker._commits.next_lsn or world.disk.kept.entries:
             left = list(world.disk.kept.entries)

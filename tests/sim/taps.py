@@ -75,6 +75,7 @@ class Tap:
         self.aliases: dict[int, str] = {}
         self.keep_alive_ms = 0
         self.heard_ms = 0
+        self.refused_id = 0  # of the PUBLISH that a limit has closed it for
         self.open_ids: set[int] = set()  # of PUBLISH packets that its client has not answered
         self.resent = 0  # the order of the newest one that was sent again
         self.answers: dict[type[Packet], deque[Answer]] = {

@@ -1,5 +1,6 @@
 """A world whose disk, network and clock are slow, and whose sockets the checker listens to."""
 
+import itertools
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -23,10 +24,12 @@ from holdfast.store.records import (
     LogEntry,
     LogSlice,
     RetainedRecord,
+    Space,
 )
 from tests.broker.model_store import ModelStore
 from tests.broker.world import Client, Disk, World
 from tests.sim.checker import Checker
+from tests.sim.limited import LimitedChecker
 from tests.sim.model import Message
 from tests.sim.taps import Tap
 
@@ -61,6 +64,17 @@ def through_bytes(batch: Batch) -> None:
     for session in batch.sessions:
         if session.will is not None:
             session.will = decode_message(session.will.topic, encode_message(session.will))
+
+
+class SmallStore(ModelStore):
+    """A store on a disk that is nearly full for a while."""
+
+    disk_free_bytes = -1
+
+    def space(self) -> Space:
+        space = super().space()
+        space.disk_free_bytes = self.disk_free_bytes
+        return space
 
 
 class SlowDisk(Disk):
@@ -149,6 +163,12 @@ class Wire(Client):
             self.simulation.note(self.tap.client_id, "in", packet)
             self._checker.took(self.tap, packet, message)
 
+    def pieces(self, data: bytes) -> list[bytes]:
+        """Cut what comes next at the ends of packets."""
+        ends = [end - self.handed_bytes for end, _, _ in self.sent]
+        cuts = [0, *(end for end in ends if 0 < end < len(data)), len(data)]
+        return [data[start:end] for start, end in itertools.pairwise(cuts)]
+
     def arrive(self, data: bytes) -> None:
         if not data:
             return
@@ -177,7 +197,9 @@ class SlowWorld(World):
         self.checker = simulation.checker
         self._read_early: dict[int, Found] = {}
         self.is_stopping = False
-        store = ModelStore()
+        self.looks_at_space = False
+        store = SmallStore()
+        self._small = store
         super().__init__(limits, store)
         self.disk: SlowDisk = SlowDisk(self, store)
         self.wires: dict[int, Wire] = {}
@@ -195,8 +217,16 @@ class SlowWorld(World):
 
     def turn(self) -> None:
         self.checker.begin_turn(self.now_ms)
+        if self.looks_at_space:
+            self.looks_at_space = False
+            self.broker.begin_turn(self.now_ms)
+            self.broker.note_space(self.disk.store.space())
         super().turn()
         self.events.clear()
+
+    def set_free(self, size: int) -> None:
+        """So many bytes are free on the disk from now on."""
+        self._small.disk_free_bytes = size
 
     def read_now(self, wanted: ReadWanted) -> None:
         """Carry a read out, though its answer comes later."""
@@ -207,6 +237,7 @@ class SlowWorld(World):
         """Start a broker from what the disk holds; it takes no turn yet."""
         self._read_early.clear()
         self.wires.clear()
+        self.disk.reads = []
         self.now_ms += after_ms
         self.is_stopping = False
         self.broker = self._start()
@@ -221,8 +252,17 @@ class SlowWorld(World):
     def _receive(self, client: Client, data: bytes) -> None:
         assert isinstance(client, Wire)
         self.simulation.hash(data)
-        client.handed(len(data))
-        super()._receive(client, data)
+        if not isinstance(self.checker, LimitedChecker):
+            client.handed(len(data))
+            super()._receive(client, data)
+            return
+        # Packet by packet, for only the broker knows which ones it refuses.
+        for piece in client.pieces(data):
+            before = self.broker.counters.refused
+            super()._receive(client, piece)
+            is_refused = self.broker.counters.refused > before
+            self.checker.is_refused = is_refused or client.connection.session is None
+            client.handed(len(piece))
 
     def _lose(self, client: Client) -> None:
         assert isinstance(client, Wire)
@@ -250,6 +290,8 @@ class SlowWorld(World):
             closed.sort(key=lambda wire: _index(told, wire.connection.address))
             for wire in closed:
                 self.checker.closed(wire.tap, is_stopping=self.is_stopping)
+        if isinstance(self.checker, LimitedChecker):
+            self.checker.look_for_ended()
         super()._commit()
         if not self.broker.is_commit_under_way:
             self.checker.all_durable()
