@@ -2,6 +2,7 @@
 
 import pytest
 
+from holdfast.broker.delivery import COUNT
 from holdfast.broker.limits import DROP_NEWEST, DROP_OLDEST, END_SESSION, REFUSE, Limits
 from holdfast.broker.queue import Queue
 from holdfast.message import Properties
@@ -388,6 +389,41 @@ def test_expired_messages_are_not_lost_when_they_are_dropped() -> None:
     publish(world, 2, first=10)
     assert queue_of(world, "s").lost_messages == 0
     assert take_all(world.hello("s")) == ["10", "11"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("taken", [4, 6])
+def test_what_is_taken_while_it_is_counted_waits_no_longer(policy: int, taken: int) -> None:
+    """A count under way tells of the past: all of it may have been given since."""
+    world = limited(policy, queued_messages_max=0)
+    world.session("s", "t", 1)
+    world.session("busy", "u", 1)
+    publish(world, 5)
+    publish(world, 20, "u")
+    world.limits.queued_messages_max = MESSAGES_MAX
+    world.crash()
+    world.restart()
+    world.disk.hold_reads()
+    client = world.hello("s")
+    publish(world, 1, first=5)
+    (feed,) = [wanted for wanted in world.disk.reads if wanted.purpose != COUNT]
+    (count,) = [wanted for wanted in world.disk.reads if wanted.purpose == COUNT]
+    given = 0
+    while given < taken:
+        world.disk.reads = [count]
+        world.answer(feed)
+        world.run()
+        packets = client.publishes()
+        given += len(packets)
+        for packet in packets:
+            client.send(Puback(packet.packet_id))
+        feed = next((wanted for wanted in world.disk.reads if wanted is not count), feed)
+    world.disk.reads.remove(count)
+    world.answer(count)
+    world.run()
+    queue = queue_of(world, "s")
+    assert queue.messages == 6 - taken and not queue.is_full
+    assert client.is_open and queue.lost_messages == 0
 
 
 @pytest.mark.parametrize("version", [4, 5])

@@ -30,6 +30,7 @@ class Queue:
         self.is_full = False
         self.task = NO_TASK
         self.is_asking = False  # the store reads or counts for the task
+        self.is_stale = False  # nothing waits any longer of what it counts
         self.count_end = 0
         self.drop_below = 0
         self.drop_reason = 0
@@ -47,9 +48,25 @@ class Queue:
         return len(self.gaps) > 0 and self.gaps[-1][1] == OPEN
 
     def take(self, messages: int, size: int) -> None:
-        """So much no longer waits. The counts may have been too low, never below nothing."""
+        """So much no longer waits. The counts may have been too low, never below nothing.
+
+        What the store has yet to count it will find as well, so they are below it meanwhile.
+        """
+        if self.is_asking and self.task == COUNT_TASK:
+            self.messages -= messages
+            self.bytes -= size
+            return
         self.messages = max(0, self.messages - messages)
         self.bytes = max(0, self.bytes - size)
+
+    def clear(self) -> None:
+        """Nothing waits. What is being counted is of the past."""
+        self.messages = 0
+        self.bytes = 0
+        self.is_exact = True
+        if self.task == COUNT_TASK:
+            self.task = NO_TASK
+            self.is_stale = self.is_asking
 
     def lose(self, messages: int, size: int, now_ms: int, reason: int) -> None:
         """So much is lost."""

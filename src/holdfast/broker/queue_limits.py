@@ -122,9 +122,7 @@ class QueueLimits:
         queue = reader.queue
         if queue is None:
             return
-        queue.messages = 0
-        queue.bytes = 0
-        queue.is_exact = True
+        queue.clear()
         if queue.is_full:
             self._release(reader, queue)
         queue.is_told = False
@@ -148,6 +146,7 @@ class QueueLimits:
         if queue.is_asking:
             # Its answer will be for the epoch before.
             queue.is_asking = False
+            queue.is_stale = False
             self._due.append(session)
         self._fold(session, queue)
         if queue.is_full:
@@ -403,6 +402,7 @@ class QueueLimits:
             self._ask(reader, queue, COUNT, position, end)
             return
         queue.task = NO_TASK
+        queue.take(0, 0)
         if isinstance(reader, Session) and reader.connection is None:
             self._fold(reader, queue)
             self._set_checks(reader, queue)
@@ -432,8 +432,10 @@ class QueueLimits:
         queue = reader.queue
         if queue is None or reader.epoch != wanted.epoch or reader.is_ended:
             return
+        is_stale = queue.is_stale
         queue.is_asking = False
-        if queue.task == COUNT_TASK:
+        queue.is_stale = False
+        if queue.task == COUNT_TASK and not is_stale:
             queue.messages += found.messages
             queue.bytes += found.bytes
             self._count_on(reader, queue, found.position)
