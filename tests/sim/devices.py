@@ -329,9 +329,7 @@ class Device:
                 return
             if isinstance(packet, Publish):
                 self._take_publish(packet)
-            elif isinstance(packet, Puback | Pubcomp):
-                self.sending.pop(packet.packet_id, None)
-            elif isinstance(packet, Pubrec) and packet.reason_code >= FAILURE:
+            elif isinstance(packet, Puback | Pubcomp) or _is_refusal(packet):
                 self.sending.pop(packet.packet_id, None)
             elif isinstance(packet, Pubrec):
                 sending = self.sending.get(packet.packet_id)
@@ -406,6 +404,10 @@ class Device:
             return  # it does not know yet that nobody hears it
         data = encode(packet, self.kind.version)
         self.simulation.send_up(self.link, packet, message, data)
+
+
+def _is_refusal(packet: Packet) -> bool:
+    return isinstance(packet, Pubrec) and packet.reason_code >= FAILURE
 
 
 def _packet_will(message: Message) -> Will:

@@ -1,4 +1,4 @@
-"""Lives with limits: which ones, drawn from the seed, and what the checker holds the broker to then.
+"""Lives with limits: which ones, by seed, and what the checker holds the broker to then.
 
 A refusal is no acknowledgement. What a policy drops is covered by the number that the queue of its
 session or group has lost, and what comes is in order still.
@@ -179,6 +179,12 @@ class LimitedChecker(Checker):
             if covers(group.topic_filter, message.topic)
         ]
         is_full = any(self._is_full(owed) for owed in waiting)
+        # Its own messages count for a session with No Local until it has passed them over.
+        is_full = is_full or any(
+            one.no_local and self._wants(session, message)
+            for session in self.model.sessions.values()
+            for one in session.subscriptions.values()
+        )
         if limits.queue_policy != REFUSE or not is_full:
             counts = [len(owed) for owed in waiting]
             raise Violation("refused", f"{message}, with queues of {counts}", message.publisher)

@@ -478,7 +478,8 @@ class Simulation:
         auditor.connect()
         assert auditor.link is not None
         self._settle()
-        auditor.subscribe_to_all()
+        if auditor.link is not None or not self.plan.is_limited:
+            auditor.subscribe_to_all()
         self._settle()
         self.checker.check_kept()
         self._check_retained()
