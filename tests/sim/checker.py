@@ -178,7 +178,9 @@ class Checker:
             kind = Pubrec
             model.journal.put(session.held, packet_id, operation)
             is_promise = is_promise or session.is_durable
-        unlogged = None if model.needs_commit else (operation, message)
+        # What takes a delayed message back is for nobody.
+        is_for_later = model.needs_commit or message.delay_s > 0
+        unlogged = None if is_for_later else (operation, message)
         answer = Answer(packet_id, operation if is_promise else 0, [], unlogged)
         tap.answers[kind].append(answer)
 

@@ -329,9 +329,12 @@ class Device:
                 return
             if isinstance(packet, Publish):
                 self._take_publish(packet)
-            elif isinstance(packet, Puback | Pubcomp) or _is_refusal(packet):
+            elif isinstance(packet, Puback | Pubcomp):
                 self.sending.pop(packet.packet_id, None)
             elif isinstance(packet, Pubrec):
+                if packet.reason_code >= FAILURE:
+                    self.sending.pop(packet.packet_id, None)
+                    continue
                 sending = self.sending.get(packet.packet_id)
                 if sending is not None:
                     sending.is_released = True
@@ -404,10 +407,6 @@ class Device:
             return  # it does not know yet that nobody hears it
         data = encode(packet, self.kind.version)
         self.simulation.send_up(self.link, packet, message, data)
-
-
-def _is_refusal(packet: Packet) -> bool:
-    return isinstance(packet, Pubrec) and packet.reason_code >= FAILURE
 
 
 def _packet_will(message: Message) -> Will:
