@@ -125,6 +125,7 @@ class LimitedChecker(Checker):
         self._skipped: dict[int, list[Owed]] = {}  # by serial: never to come, something newer did
         self._rejected: set[int] = set()  # connections whose CONNECT is refused
         self._ended: set[int] = set()  # connections whose session a limit has ended
+        self._no_local: set[str] = set()  # clients that ever asked for it
         self._crashed: set[str] = set()  # sessions and groups that were there at a crash
 
     def crashed(self) -> None:
@@ -181,9 +182,9 @@ class LimitedChecker(Checker):
         is_full = any(self._is_full(owed) for owed in waiting)
         # Its own messages count for a session with No Local until it has passed them over.
         is_full = is_full or any(
-            one.no_local and self._wants(session, message)
+            self._wants(session, message)
             for session in self.model.sessions.values()
-            for one in session.subscriptions.values()
+            if session.client_id in self._no_local
         )
         if limits.queue_policy != REFUSE or not is_full:
             counts = [len(owed) for owed in waiting]
@@ -203,6 +204,8 @@ class LimitedChecker(Checker):
         most = self.limits.subscriptions_max or len(requests) + len(session.subscriptions)
         refusal = QUOTA_EXCEEDED if tap.version == MQTT_5_0 else 0x80
         known = set(session.subscriptions)
+        if any(request.no_local for request in requests):
+            self._no_local.add(session.client_id)
         codes: list[int] = []
         packet.requests = []
         for request in requests:
