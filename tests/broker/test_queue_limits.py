@@ -479,3 +479,34 @@ def test_a_3_1_1_session_is_kept_as_long_as_the_operator_says() -> None:
     assert world.connect("s4", version=4).received() == ["CONNACK 0x00 present"]
     world.advance(2_000)
     assert world.connect("s3", version=3).received() == ["CONNACK 0x00"]
+
+
+@pytest.mark.parametrize("policy", [REFUSE, DROP_OLDEST, END_SESSION])
+def test_another_policy_after_a_start_goes_on_without_the_gap(policy: int) -> None:
+    world = limited(DROP_NEWEST)
+    world.session("s", "t", 1)
+    publish(world, 12)
+    world.limits.queue_policy = policy
+    world.limits.queued_messages_max = 20
+    world.crash()
+    world.restart()
+    assert publish(world, 3, first=20) == ["PUBACK #21", "PUBACK #22", "PUBACK #23"]
+    assert take_all(world.hello("s")) == [*numbers(0, 10), "20", "21", "22"]
+    assert world.broker._queues.full == 0
+
+
+def test_a_group_that_forgets_its_queue_while_it_is_counted_has_limits_later() -> None:
+    world = limited(REFUSE)
+    world.session("s", "$share/g/t", 1)
+    publish(world, 12)
+    world.crash()
+    world.restart()
+    world.disk.hold_reads()
+    publish(world, 1)  # has the queue counted
+    client = world.hello("s")
+    client.subscribe("$share/g/t", 0, 2)  # nobody wants a queue
+    client.subscribe("$share/g/t", 1, 3)
+    client.cut()
+    world.disk.release()
+    answers = publish(world, 12)
+    assert answers[9:] == ["PUBACK #10", "PUBACK #11 0x97", "PUBACK #12 0x97"]

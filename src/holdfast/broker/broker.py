@@ -132,27 +132,13 @@ class Broker:
             self._connections,
             numbers,
         )
+        queues, counters, events = self._queues, self.counters, self.events
+        marks = snapshot.time_marks
         self._space = LogSpace(
-            limits,
-            commits,
-            self.counters,
-            delivery,
-            self._queues,
-            tree,
-            groups,
-            self.sessions,
-            self.events,
-            snapshot.time_marks,
+            limits, commits, counters, delivery, queues, tree, groups, self.sessions, events, marks
         )
         self._publishing = Publishing(
-            limits,
-            self._commits,
-            self._router,
-            self._queues,
-            self._space,
-            self.delayed,
-            self.counters,
-            self.events,
+            limits, commits, self._router, queues, self._space, self.delayed, counters, events
         )
         self._subscribing = Subscribing(limits, self._commits, self._router)
         self._acknowledging = Acknowledging(self._commits, self._delivery, groups)

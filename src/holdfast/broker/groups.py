@@ -268,10 +268,8 @@ class Groups:
         if group.queueing == 0:
             group.is_behind = False
             group.returned = []
-            self._queues.drained(group)
             # A read under way is not for the queue that may begin later.
-            group.epoch += 1
-            group.is_reading = False
+            self._queues.forgotten(group)
         elif not group.online:
             self._fall_behind(group, self._commits.next_lsn)
 

@@ -56,6 +56,12 @@ class Losses:
         """A session or group has ended."""
         self._unwritten.pop(reader.number, None)
 
+    def tell_full(self, reader: LogReader, queue: Queue, what: str) -> None:
+        """Tell the operator that a queue is full, once until it has room again."""
+        if not queue.is_told:
+            queue.is_told = True
+            self._events.append(Event(WARNING, f"queue is full with {what}", reader.name, ""))
+
     def tell(self, reader: LogReader, queue: Queue) -> None:
         """Tell the operator how much was lost, when that has come to an end."""
         if queue.burst_messages > 0:

@@ -1,9 +1,8 @@
 """The limits of what waits for one session or shared group, and what happens at them.
 
-A queue is a stretch of the log, so nothing is kept per message: what waits is counted. For those
-online as they are passed over, for absent sessions by the tallies of their filters. Slow, absent
-and shared ones have the same limits. What a policy drops is counted and told, and the number is
-kept with the session.
+A queue is a stretch of the log, so nothing is kept per message. What waits is counted: for those
+online as they are passed over, for absent sessions by the tallies of their filters. What a policy
+drops is counted and told, and the number is kept with the session.
 """
 
 from collections import deque
@@ -12,7 +11,7 @@ from typing import Final, final
 from holdfast.broker.commits import Commits
 from holdfast.broker.counters import Counters
 from holdfast.broker.delivery import COUNT, DROP, Delivery, ReadWanted
-from holdfast.broker.events import WARNING, Event
+from holdfast.broker.events import Event
 from holdfast.broker.limits import (
     DROP_NEWEST,
     DROP_OLDEST,
@@ -64,7 +63,6 @@ class QueueLimits:
         self._bytes_max = limits.queued_bytes_max or _FAR
         self._commits = commits
         self._delivery = delivery
-        self._events = events
         self._losses = Losses(commits, counters, delivery, events)
         self._start_lsn = commits.next_lsn
         self._due: deque[LogReader] = deque()
@@ -539,11 +537,20 @@ class QueueLimits:
         queue = self._queue_of(group)
         self._losses.lose(group, queue, queue.messages, queue.bytes, LOST_TO_QUEUE_LIMIT)
         group.position = self._commits.next_lsn
-        group.epoch += 1
-        group.is_reading = False
         self._touch(group)
         self._losses.write(group, queue)
+        self.forgotten(group)
+
+    def forgotten(self, group: Group) -> None:
+        """Nothing waits for a group any longer; what is read or counted for it is for nobody."""
+        group.epoch += 1
+        group.is_reading = False
         self.drained(group)
+        queue = group.queue
+        if queue is not None:
+            queue.task = NO_TASK
+            queue.is_asking = False
+            queue.is_stale = False
 
     def write_losses(self, now_ms: int) -> None:
         """Have what was lost written, now and then: what is dropped as it comes is a number."""
@@ -569,19 +576,17 @@ class QueueLimits:
         """Take up the gaps in what a session or group is given."""
         queue = self._queue_of(reader)
         queue.gaps = gaps
-        if queue.has_open_gap:
+        if queue.has_open_gap and self._policy == DROP_NEWEST and self.has_limits:
             queue.is_full = True
             self._open[reader.number] = reader
+        elif queue.has_open_gap:
+            self.close_gap(reader, queue)  # the operator has changed the policy
 
     # --- for all of it
 
     def _tell(self, reader: LogReader, queue: Queue, what: str) -> None:
-        """Tell the operator that a queue is full, once until it has room again."""
-        if not queue.is_told:
-            queue.is_told = True
-            messages, size = self.waiting(reader)
-            text = f"queue is full with {messages} messages, {size} bytes: {what}"
-            self._events.append(Event(WARNING, text, reader.name, ""))
+        messages, size = self.waiting(reader)
+        self._losses.tell_full(reader, queue, f"{messages} messages, {size} bytes: {what}")
 
     def _touch(self, reader: LogReader) -> None:
         if isinstance(reader, Session):

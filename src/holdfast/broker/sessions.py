@@ -300,11 +300,8 @@ class Sessions:
         self._counters.lost += messages
         self._counters.lost_bytes += size
         text = f"queue is full with {messages} messages, {size} bytes: the session is ended"
-        self._events.append(
-            Event(
-                WARNING, text, session.client_id, "" if connection is None else connection.address
-            )
-        )
+        address = "" if connection is None else connection.address
+        self._events.append(Event(WARNING, text, session.client_id, address))
         if connection is None:
             self._end(session, False, now_ms)
             return
