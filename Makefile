@@ -38,8 +38,7 @@ PURE_TESTS := $(wildcard tests/test_build.py tests/test_errors.py tests/test_mes
 	tests/store/test_records.py)
 
 .PHONY: help setup serve test lint types test-installed test-interpreted conformance bench \
-	fuzz crash clean
-	fuzz sim clean
+	fuzz sim crash clean
 
 help:
 	@echo 'make serve         build and start the broker on $(LISTEN), with its data in $(DATA_DIR)'

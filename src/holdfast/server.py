@@ -3,24 +3,25 @@
 import asyncio
 import gc
 import json
-import os
 import resource
 import secrets
 import signal
-import socket
 import sys
+from functools import partial
 from typing import Final
 
 import uvloop
 
 from holdfast import __version__
+from holdfast.auth.interface import Authenticator
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import LOG_POLICIES, QUEUE_POLICIES, Limits
 from holdfast.broker.shared_group import SHARED_STRATEGIES
-from holdfast.config import ListenAddress, ServerRedirect, Settings
+from holdfast.config import ServerRedirect, Settings
 from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.logs import get_logger, setup_logging
 from holdfast.net.clock import Clock
+from holdfast.net.listener import Listener, listen, rules_of
 from holdfast.net.service import Reopen, Service
 from holdfast.protocol.reason_codes import SERVER_MOVED, USE_ANOTHER_SERVER
 from holdfast.store.interface import Store
@@ -28,7 +29,6 @@ from holdfast.store.lock import DataLock
 from holdfast.store.memory import MemoryStore
 from holdfast.store.opening import StoreOpener
 
-BACKLOG: Final = 4096  # connections that the kernel accepts before the loop takes them
 # The writer thread asks for the interpreter a few times per commit. With Python's 5 ms, a busy
 # event loop would keep each commit waiting that long.
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -111,17 +111,22 @@ async def _serve(settings: Settings, store: Store, reopen: Reopen | None) -> int
             gc.freeze()
             gc.enable()
 
+    authenticators: dict[str, Authenticator] = {}
     service = Service(
         store=store,
         make_broker=make_broker,
         reopen=reopen,
         is_strict=settings.store_strict,
         clock_ms=clock,
+        authenticators=authenticators,
     )
-    listeners: list[asyncio.Server] = []
+    listeners: list[Listener] = []
     try:
-        for address in settings.listen:
-            listeners.append(await _listen(address, service))
+        for listening in settings.all_listeners:
+            authenticator = authenticators.get(listening.title)
+            methods = None if authenticator is None else authenticator.methods
+            rules = rules_of(listening, settings, methods)
+            listeners.append(await listen(listening, partial(service.protocol, rules)))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, service.end)
         _announce(settings, store, service, listeners)
@@ -138,19 +143,6 @@ async def _serve(settings: Settings, store: Store, reopen: Reopen | None) -> int
         return EXIT_STORE
     _log.failure("stopped by a defect, nothing more was acknowledged", error)
     return EXIT_FAILED
-
-
-async def _listen(address: ListenAddress, service: Service) -> asyncio.Server:
-    """Listen on an address; an error names it."""
-    loop = asyncio.get_running_loop()
-    try:
-        return await loop.create_server(
-            service.protocol, address.host, address.port, backlog=BACKLOG
-        )
-    except OSError as error:
-        is_lookup = isinstance(error, socket.gaierror)
-        reason = error.strerror if is_lookup else os.strerror(error.errno or 0)
-        raise type(error)(error.errno, f"cannot listen on {address}: {reason}") from error
 
 
 def _limits(settings: Settings) -> Limits:
@@ -190,14 +182,10 @@ def _limits(settings: Settings) -> Limits:
 
 
 def _announce(
-    settings: Settings, store: Store, service: Service, listeners: list[asyncio.Server]
+    settings: Settings, store: Store, service: Service, listeners: list[Listener]
 ) -> None:
     """Say that the broker is ready: one line, for people and for scripts that wait for it."""
-    addresses: list[str] = []
-    for listener in listeners:
-        for bound in listener.sockets:
-            host, port = bound.getsockname()[:2]
-            addresses.append(str(ListenAddress(host, port)))
+    addresses = [str(address) for listener in listeners for address in listener.addresses]
     if settings.log_json:
         line = json.dumps(
             {"event": "ready", "version": __version__, "listen": addresses}

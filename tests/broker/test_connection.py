@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import CLOSED, CONNECTED, Connection
 from holdfast.broker.counters import Counters
-from holdfast.broker.limits import INPUT_UNCOMMITTED_BYTES_MAX, OUTPUT_BYTES_MAX
+from holdfast.broker.limits import INPUT_UNCOMMITTED_BYTES_MAX, OUTPUT_BYTES_MAX, Limits
+from holdfast.broker.listener_rules import common_rules
 from holdfast.broker.session import Session
 from holdfast.errors import ProtocolError
 from holdfast.protocol.reason_codes import PACKET_TOO_LARGE
@@ -136,7 +137,8 @@ class Bench:
 
 
 def connection(commits: Commits, number: int = 1, counters: Counters | None = None) -> Connection:
-    own = Connection(number, "192.0.2.1:1", commits, counters or Counters(), 1_000)
+    rules = common_rules(Limits(packet_bytes_max=1_000))
+    own = Connection(number, "192.0.2.1:1", commits, counters or Counters(), rules, None)
     own.state = CONNECTED
     return own
 

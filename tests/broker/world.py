@@ -12,6 +12,7 @@ from holdfast.broker.connection import Connection
 from holdfast.broker.delivery import COUNT, ReadWanted
 from holdfast.broker.events import Event
 from holdfast.broker.limits import EXPIRY_NEVER, Limits
+from holdfast.broker.listener_rules import common_rules
 from holdfast.broker.space import SpaceWork
 from holdfast.message import Properties
 from holdfast.net.upkeep import carry_out
@@ -276,6 +277,9 @@ class World:
         self.limits = Limits() if limits is None else limits
         self.limits.space_pass_entries = 1  # what nobody needs goes as early as it can
         self.authenticator = authenticator
+        self.rules = common_rules(self.limits)
+        if authenticator is not None:
+            self.rules.auth_methods = authenticator.methods
         self.are_auth_steps_held = False  # until ``answer_auth_steps``
         self.auth_steps: list[AuthStep] = []
         self._auth_replies: list[tuple[AuthStep, AuthReply]] = []
@@ -298,7 +302,8 @@ class World:
         self.broker.begin_turn(self.now_ms)
         number = self._next_number
         self._next_number += 1
-        client = Client(self, self.broker.connect(number, f"192.0.2.1:{number}"), version)
+        connection = self.broker.connect(number, f"192.0.2.1:{number}", self.rules)
+        client = Client(self, connection, version)
         self.clients[number] = client
         return client
 
@@ -492,7 +497,6 @@ class World:
             self.now_ms,
             instance=f"start{self._starts}",
             version="holdfast in a world",
-            auth_methods=None if self.authenticator is None else self.authenticator.methods,
         )
         broker.note_space(self.disk.store.space())
         return broker

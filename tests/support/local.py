@@ -2,12 +2,14 @@
 
 import asyncio
 import threading
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from holdfast.auth.interface import Authenticator
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import Limits
+from holdfast.broker.listener_rules import common_rules
 from holdfast.net.clock import Clock
 from holdfast.net.driver import Driver
 from holdfast.store.memory import MemoryStore
@@ -54,17 +56,18 @@ class LocalServer:
 
     async def _serve(self) -> None:
         store = MemoryStore()
-        methods = self._authenticator.methods
+        rules = common_rules(self._limits)
+        rules.auth_methods = self._authenticator.methods
         clock = Clock()
-        broker = Broker(self._limits, store.load(), clock(), "local", "test", methods)
+        broker = Broker(self._limits, store.load(), clock(), "local", "test")
         driver = Driver(
             broker=broker,
             store=store,
             failed=self._failures.append,
             clock_ms=clock,
-            authenticator=self._authenticator,
+            authenticators={rules.name: self._authenticator},
         )
-        listener = await self._loop.create_server(driver.protocol, "127.0.0.1", 0)
+        listener = await self._loop.create_server(partial(driver.protocol, rules), "127.0.0.1", 0)
         self.port = listener.sockets[0].getsockname()[1]
         driver.start()
         self._is_ready.set()

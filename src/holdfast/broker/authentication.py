@@ -6,7 +6,8 @@ and brings the replies back. Source: MQTT 5.0 §3.1.4, §3.15, §4.12.
 
 from typing import Final, final
 
-from holdfast.broker.connection import AUTHENTICATING, CONNECTED, HELD, Connection
+from holdfast.broker.connection import AUTHENTICATING, CLOSED, CONNECTED, HELD, Connection
+from holdfast.broker.identity import Identity, PeerCertificate
 from holdfast.broker.limits import AUTH_REASON_CHARACTERS_MAX, AUTH_ROUNDS_MAX
 from holdfast.errors import ProtocolError, Refused
 from holdfast.message import Properties
@@ -50,6 +51,10 @@ class AuthRequest:
         address: str,
         is_reauthentication: bool,
         state: object | None,
+        listener: str = "",
+        version: int = MQTT_5_0,
+        certificate: PeerCertificate | None = None,
+        renewed: Identity | None = None,
     ) -> None:
         self.method = method
         self.data = data
@@ -59,6 +64,10 @@ class AuthRequest:
         self.address = address
         self.is_reauthentication = is_reauthentication
         self.state = state
+        self.listener = listener
+        self.version = version
+        self.certificate = certificate
+        self.renewed = renewed
 
 
 @final
@@ -70,14 +79,14 @@ class AuthReply:
         kind: int,
         data: bytes | None,
         state: object | None,
-        user_name: str | None,
+        identity: Identity | None,
         reason_code: int,
         reason: str,
     ) -> None:
         self.kind = kind
         self.data = data
         self.state = state
-        self.user_name = user_name
+        self.identity = identity
         self.reason_code = reason_code
         self.reason = reason
 
@@ -87,9 +96,13 @@ def go_on(data: bytes | None, state: object | None) -> AuthReply:
     return AuthReply(CONTINUE, data, state, None, SUCCESS, "")
 
 
-def grant(data: bytes | None = None, user_name: str | None = None) -> AuthReply:
-    """The client is who it says; ``user_name``, if given, replaces that of its CONNECT."""
-    return AuthReply(GRANT, data, None, user_name, SUCCESS, "")
+def grant(
+    data: bytes | None = None, user_name: str | None = None, identity: Identity | None = None
+) -> AuthReply:
+    """The client is who it says, or has this identity; ``user_name`` alone stands for one."""
+    if identity is None and user_name is not None:
+        identity = Identity(user_name)
+    return AuthReply(GRANT, data, None, identity, SUCCESS, "")
 
 
 def refuse(reason_code: int = NOT_AUTHORIZED, reason: str = "") -> AuthReply:
@@ -106,14 +119,18 @@ class AuthExchange:
         self.is_step_under_way = False
         self.rounds = 0
         self.state: object | None = None
+        self.round_of_renewals = 0  # when its newest step was asked
 
 
 @final
 class AuthStep:
-    """A step on its way to the authenticator; the driver brings it back with the reply."""
+    """A step on its way to the authenticator; the driver brings it back with the reply.
+
+    ``exchange`` is None for a renewal, which the client takes no part in.
+    """
 
     def __init__(
-        self, connection: Connection, exchange: AuthExchange, request: AuthRequest
+        self, connection: Connection, exchange: AuthExchange | None, request: AuthRequest
     ) -> None:
         self.connection = connection
         self.exchange = exchange
@@ -122,11 +139,11 @@ class AuthStep:
 
 @final
 class Authentication:
-    """The exchanges of all connections. ``methods`` is None where anyone may connect."""
+    """The exchanges of all connections."""
 
-    def __init__(self, methods: frozenset[str] | None) -> None:
+    def __init__(self) -> None:
         self.steps: list[AuthStep] = []
-        self._methods = methods
+        self._round_of_renewals = 0
 
     def connect(self, connection: Connection, packet: Connect) -> bool:
         """Take a CONNECT: True if it may be carried out now, False if it waits for a reply.
@@ -141,7 +158,7 @@ class Authentication:
         if properties is not None:
             method = properties.authentication_method
             data = properties.authentication_data
-        methods = self._methods
+        methods = connection.rules.auth_methods
         if method is not None and (methods is None or method not in methods):
             detail = "expected no Authentication Method or one that is known, another came"
             raise Refused(BAD_AUTHENTICATION_METHOD, detail)
@@ -193,10 +210,61 @@ class Authentication:
             connection.address,
             exchange.connect is None,
             exchange.state,
+            connection.rules.name,
+            connection.version,
+            connection.certificate,
         )
         exchange.is_step_under_way = True
         exchange.state = None
+        exchange.round_of_renewals = self._round_of_renewals
         self.steps.append(AuthStep(connection, exchange, request))
+
+    def renew_all(self, connections: list[Connection]) -> None:
+        """Ask of all that have been let in whether that still holds, and on what terms.
+
+        Who is about to be let in, by an answer from before, is asked about when it is there.
+        """
+        self._round_of_renewals += 1
+        for connection in connections:
+            self._renew(connection)
+
+    def _renew(self, connection: Connection) -> None:
+        identity = connection.identity
+        if connection.state != CONNECTED or identity is None:
+            return
+        request = AuthRequest(
+            connection.auth_method,
+            None,
+            connection.client_id,
+            connection.user_name,
+            None,
+            connection.address,
+            False,
+            None,
+            connection.rules.name,
+            connection.version,
+            connection.certificate,
+            identity,
+        )
+        self.steps.append(AuthStep(connection, None, request))
+
+    def settled(self, step: AuthStep) -> None:
+        """The client of a step is let in: was the answer from before a renewal of all?"""
+        exchange = step.exchange
+        if exchange is not None and exchange.round_of_renewals != self._round_of_renewals:
+            self._renew(step.connection)
+
+    def renewed(self, step: AuthStep, reply: AuthReply) -> None:
+        """Take the reply to a renewal. Raises Refused if the client may stay no longer."""
+        connection = step.connection
+        if connection.state == CLOSED:
+            return
+        if connection.identity is not step.request.renewed:
+            self._renew(connection)  # It has another one by now.
+        elif reply.kind == GRANT:
+            self._take_identity(connection, reply)
+        else:
+            raise _refusal(reply)
 
     def done(self, step: AuthStep, reply: AuthReply) -> Connect | None:
         """Take a reply: returns the CONNECT that is to be carried out, if it was what waited.
@@ -205,6 +273,7 @@ class Authentication:
         """
         connection = step.connection
         exchange = step.exchange
+        assert exchange is not None
         exchange.is_step_under_way = False
         data = reply.data
         if reply.kind == REFUSE:
@@ -219,11 +288,20 @@ class Authentication:
             self._send(connection, CONTINUE_AUTHENTICATION, data)
             return None
         connection.exchange = None
-        if reply.user_name is not None:
-            connection.user_name = reply.user_name
+        before = connection.user_name
+        self._take_identity(connection, reply)
         if exchange.connect is None:
+            if connection.user_name != before:
+                raise Refused(NOT_AUTHORIZED, "expected the user to stay the same, another came")
             self._send(connection, SUCCESS, data)
         return exchange.connect
+
+    def _take_identity(self, connection: Connection, reply: AuthReply) -> None:
+        identity = reply.identity
+        if identity is None:
+            identity = Identity(connection.user_name)
+        connection.identity = identity
+        connection.user_name = identity.user_name
 
     def _send(self, connection: Connection, reason_code: int, data: bytes | None) -> None:
         properties = Properties()

@@ -9,7 +9,7 @@ authenticator are taken and reported likewise, in whichever later turn they have
 from typing import final
 
 from holdfast.broker.acknowledging import Acknowledging
-from holdfast.broker.authentication import Authentication, AuthReply, AuthStep
+from holdfast.broker.authentication import GRANT, Authentication, AuthReply, AuthStep
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import (
     AWAITS_CONNECT,
@@ -23,6 +23,7 @@ from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import (
     CONNECT_TIMEOUT,
     DELAYED_DUE,
+    IDENTITY_EXPIRY,
     KEEP_ALIVE,
     LAZY_COMMIT,
     SYS_TOPICS,
@@ -30,12 +31,15 @@ from holdfast.broker.deadlines import (
 )
 from holdfast.broker.delayed import Delayed
 from holdfast.broker.delivery import Delivery, ReadWanted
-from holdfast.broker.events import DEBUG, INFO, WARNING, Event
+from holdfast.broker.endings import Endings
+from holdfast.broker.events import DEBUG, Event
 from holdfast.broker.groups import Groups
-from holdfast.broker.limits import KEEP_ALIVE_LOOK_MS, LAZY_COMMIT_MS, Limits
+from holdfast.broker.identity import PeerCertificate
+from holdfast.broker.limits import LAZY_COMMIT_MS, Limits
+from holdfast.broker.listener_rules import ListenerRules, common_rules
 from holdfast.broker.publishing import Publishing
 from holdfast.broker.queue_limits import QueueLimits
-from holdfast.broker.reasons import explained, explained_connack, farewell, redirection
+from holdfast.broker.reasons import explained, farewell
 from holdfast.broker.router import Router
 from holdfast.broker.session import Numbers, Session
 from holdfast.broker.sessions import Sessions
@@ -46,16 +50,14 @@ from holdfast.broker.sys_topics import SysTopics
 from holdfast.broker.topic_tree import TopicTree
 from holdfast.errors import ProtocolError, Refused
 from holdfast.protocol.decode import decode, decode_publish, peek_packet_id, peek_version
-from holdfast.protocol.encode import PINGRESP_BYTES, encode
+from holdfast.protocol.encode import PINGRESP_BYTES
 from holdfast.protocol.packets import (
-    MQTT_5_0,
     PUBACK,
     PUBCOMP,
     PUBLISH,
     PUBREC,
     PUBREL,
     Auth,
-    Connack,
     Connect,
     Disconnect,
     Packet,
@@ -68,16 +70,11 @@ from holdfast.protocol.packets import (
     Unsubscribe,
 )
 from holdfast.protocol.reason_codes import (
-    CONNACK_CODES,
-    DISCONNECT_CODES,
     DISCONNECT_CODES_OF_SERVER,
     FAILURE,
-    KEEP_ALIVE_TIMEOUT,
     NORMAL_DISCONNECTION,
-    NOT_AUTHORIZED,
     PROTOCOL_ERROR,
-    connack_return_code,
-    reason_name,
+    UNSUPPORTED_PROTOCOL_VERSION,
 )
 from holdfast.protocol.topics import TopicCache
 from holdfast.store.records import Batch, LogCount, LogEntry, LogSlice, Snapshot, Space
@@ -89,8 +86,6 @@ class Broker:
 
     ``now_ms`` is Unix time in milliseconds. ``instance`` makes client identifiers that we assign
     different from those of earlier runs. ``version`` is what ``$SYS`` says that we are.
-    ``auth_methods`` are those of the authenticator that answers ``take_auth_steps``; with None
-    there is none, and anyone may connect.
     """
 
     def __init__(
@@ -100,7 +95,6 @@ class Broker:
         now_ms: int,
         instance: str,
         version: str,
-        auth_methods: frozenset[str] | None = None,
     ) -> None:
         self.limits = limits
         self.counters = Counters()
@@ -142,7 +136,17 @@ class Broker:
         )
         self._subscribing = Subscribing(limits, self._commits, self._router)
         self._acknowledging = Acknowledging(self._commits, self._delivery, groups)
-        self._authentication = Authentication(auth_methods)
+        self._authentication = Authentication()
+        self._endings = Endings(
+            limits,
+            self._connections,
+            self.sessions,
+            self._router,
+            self._deadlines,
+            counters,
+            events,
+        )
+        self._common_rules = common_rules(limits)
         self._topics = TopicCache()
         self._now_ms = now_ms
         self._router.begin_turn(now_ms)
@@ -171,11 +175,21 @@ class Broker:
         for connection in self._connections.values():
             connection.last_received_ms += late_ms
 
-    def connect(self, number: int, address: str) -> Connection:
-        """Take a new network connection; ``number`` is the driver's, never used again."""
-        connection = Connection(
-            number, address, self._commits, self.counters, self.limits.packet_bytes_max
-        )
+    def connect(
+        self,
+        number: int,
+        address: str,
+        rules: ListenerRules | None = None,
+        certificate: PeerCertificate | None = None,
+    ) -> Connection:
+        """Take a new network connection; ``number`` is the driver's, never used again.
+
+        ``rules`` are those of the listener it came to, None for one with nothing of its own.
+        ``certificate`` is what the client has shown and the transport has verified.
+        """
+        if rules is None:
+            rules = self._common_rules
+        connection = Connection(number, address, self._commits, self.counters, rules, certificate)
         connection.last_received_ms = self._now_ms
         self._connections[number] = connection
         due = self._now_ms + self.limits.connect_timeout_ms
@@ -195,13 +209,13 @@ class Broker:
             framer.feed(data)
             self._packets(connection)
         except (ProtocolError, Refused) as error:
-            self._end_for(connection, error)
+            self._endings.end_for(connection, error)
 
     def closed(self, connection: Connection) -> None:
         """Take note that the network connection is gone, which may be news or not."""
         self._connections.pop(connection.number, None)
         if connection.state != CLOSED:
-            self._lost(connection)
+            self._endings.lost(connection)
 
     def socket_drained(self, connection: Connection) -> None:
         """The socket of a connection takes more again."""
@@ -217,10 +231,8 @@ class Broker:
             if due is None:
                 return
             kind = due[1]
-            if kind == CONNECT_TIMEOUT:
-                self._connect_timeout(due[2])
-            elif kind == KEEP_ALIVE:
-                self._keep_alive(due[2])
+            if kind in (CONNECT_TIMEOUT, KEEP_ALIVE, IDENTITY_EXPIRY):
+                self._endings.due(kind, due[2])
             elif kind == LAZY_COMMIT:
                 self._lazy_due_ms = 0
                 self._commits.hurry_lazy()
@@ -314,17 +326,32 @@ class Broker:
     def auth_done(self, step: AuthStep, reply: AuthReply) -> None:
         """The authenticator has answered. Call it within a turn."""
         connection = step.connection
-        if connection.state == CLOSED or connection.exchange is not step.exchange:
+        exchange = step.exchange
+        if connection.state == CLOSED or (
+            exchange is not None and connection.exchange is not exchange
+        ):
             return
         try:
+            if exchange is None:
+                self._authentication.renewed(step, reply)
+                self._endings.await_identity_expiry(connection)
+                return
             packet = self._authentication.done(step, reply)
             if packet is not None:
                 # The time that the answer took is not the client's silence.
                 connection.last_received_ms = self._now_ms
                 self._carry_out(connection, packet, reply.data)
+            if reply.kind == GRANT:
+                self._endings.await_identity_expiry(connection)
+                self._authentication.settled(step)
+            if packet is not None:
                 self._packets(connection)
         except (ProtocolError, Refused) as error:
-            self._end_for(connection, error)
+            self._endings.end_for(connection, error)
+
+    def renew_identities(self) -> None:
+        """Ask anew whether each client may be here: what decides it has changed."""
+        self._authentication.renew_all(list(self._connections.values()))
 
     def trim_point(self) -> int:
         """The lsn below which no session needs the log, once the batch taken last is durable."""
@@ -352,7 +379,7 @@ class Broker:
         for connection in list(self._connections.values()):
             if connection.state == CONNECTED and connection.is_v5:
                 connection.send_last(farewell(connection, self.limits))
-            self._lost(connection)
+            self._endings.lost(connection)
         self._queues.write_losses(0)
         self._commits.hurry_lazy()
 
@@ -455,6 +482,9 @@ class Broker:
             raise ProtocolError(PROTOCOL_ERROR, "expected CONNECT as the first packet")
         self.counters.connects += 1
         connection.introduce(packet)
+        if version not in connection.rules.versions:
+            detail = "expected another version of MQTT, this one is not allowed here"
+            raise Refused(UNSUPPORTED_PROTOCOL_VERSION, detail)
         if self.limits.redirect_code != 0:
             raise Refused(self.limits.redirect_code, self.limits.redirect_detail)
         if self._authentication.connect(connection, packet):
@@ -468,7 +498,7 @@ class Broker:
         if isinstance(packet, Auth):
             self._authentication.auth(connection, packet)
         elif isinstance(packet, Disconnect):
-            self._lost(connection)
+            self._endings.lost(connection)
         else:
             raise ProtocolError(
                 PROTOCOL_ERROR, "expected AUTH or DISCONNECT until CONNACK, another packet came"
@@ -477,9 +507,9 @@ class Broker:
     def _carry_out(self, connection: Connection, packet: Connect, auth_data: bytes | None) -> None:
         """Let in a client that may connect."""
         self.sessions.connect(connection, packet, auth_data, self._now_ms)
-        self._tell(DEBUG, "connected", connection)
+        self._endings.tell(DEBUG, "connected", connection)
         if connection.state == CONNECTED and connection.keep_alive_ms > 0:
-            self._await_keep_alive(connection)
+            self._endings.await_keep_alive(connection)
 
     def _disconnect(self, connection: Connection, packet: Disconnect) -> None:
         """Take DISCONNECT. Source: [MQTT-3.14.4-3]; session expiry: MQTT 5.0 §3.14.2.2.2."""
@@ -501,91 +531,4 @@ class Broker:
             self.sessions.set_expiry(session, expiry_s)
         if packet.reason_code == NORMAL_DISCONNECTION:
             self.sessions.forget_will(session)
-        self._lost(connection)
-
-    def _lost(self, connection: Connection) -> None:
-        """End a connection, from whichever side, and leave its session behind."""
-        self._connections.pop(connection.number, None)
-        self._tell(DEBUG, "connection ended", connection)
-        connection.close()
-        session = connection.session
-        connection.session = None
-        if session is not None and session.connection is connection:
-            self.sessions.disconnected(session, self._now_ms)
-
-    def _end_for(self, connection: Connection, error: ProtocolError | Refused) -> None:
-        """Tell a client that broke the rules or is refused, as its version has it, and end it.
-
-        Source: [MQTT-4.13.1-1], [MQTT-4.12.1-2] for a later authentication that fails; 3.1.1:
-        [MQTT-4.8.0-1], [MQTT-3.1.2-2].
-        """
-        reason_code = error.reason_code
-        if isinstance(error, ProtocolError):
-            self.counters.protocol_errors += 1
-            self._tell(WARNING, f"closed: {error.detail}", connection)
-            otherwise = PROTOCOL_ERROR
-        else:
-            self.counters.refused_connections += 1
-            self._tell(WARNING, f"refused: {error.detail}", connection)
-            otherwise = NOT_AUTHORIZED
-        if connection.state != CONNECTED:
-            self._send_refusal(connection, reason_code, error.detail)
-        elif connection.is_v5:
-            if reason_code not in DISCONNECT_CODES:
-                reason_code = otherwise
-            packet = Disconnect(reason_code)
-            connection.send_last(explained(connection, packet, error.detail))
-        self._lost(connection)
-
-    def _send_refusal(self, connection: Connection, reason_code: int, detail: str) -> None:
-        """Send the CONNACK of a failed CONNECT, if its version has one for it."""
-        if connection.version >= MQTT_5_0:
-            if reason_code not in CONNACK_CODES:
-                reason_code = PROTOCOL_ERROR
-            if reason_code == self.limits.redirect_code:
-                data = redirection(connection, self.limits, detail)
-            else:
-                data = explained_connack(connection, reason_code, detail)
-            if not connection.is_too_large(data):
-                connection.send(data, 0)
-        elif connection.version >= 0:
-            code = connack_return_code(reason_code)
-            if code > 0:
-                connection.send(encode(Connack(False, code), connection.version), 0)
-
-    def _connect_timeout(self, number: int) -> None:
-        connection = self._connections.get(number)
-        if connection is not None and connection.state != CONNECTED:
-            wanted = "CONNECT" if connection.state == AWAITS_CONNECT else "authentication"
-            self._tell(
-                WARNING,
-                f"closed: no {wanted} within {self.limits.connect_timeout_ms} ms",
-                connection,
-            )
-            self._lost(connection)
-
-    def _keep_alive(self, number: int) -> None:
-        """Close a connection that was silent for 1.5 times its Keep Alive [MQTT-3.1.2-22]."""
-        connection = self._connections.get(number)
-        if connection is None or connection.state != CONNECTED:
-            return
-        if connection.last_received_ms + connection.keep_alive_ms > self._now_ms:
-            self._await_keep_alive(connection)
-            return
-        self._tell(INFO, f"closed: {reason_name(KEEP_ALIVE_TIMEOUT)}", connection)
-        if connection.is_v5:
-            detail = f"no packet came within {connection.keep_alive_ms} ms"
-            packet = Disconnect(KEEP_ALIVE_TIMEOUT)
-            connection.send_last(explained(connection, packet, detail))
-        self._lost(connection)
-
-    def _await_keep_alive(self, connection: Connection) -> None:
-        """Look again when it may be over, and often enough that a closed one is not kept long."""
-        due_ms = min(
-            connection.last_received_ms + connection.keep_alive_ms,
-            self._now_ms + KEEP_ALIVE_LOOK_MS,
-        )
-        self._deadlines.add(due_ms, KEEP_ALIVE, connection.number)
-
-    def _tell(self, level: int, text: str, connection: Connection) -> None:
-        self.events.append(Event(level, text, connection.client_id, connection.address))
+        self._endings.lost(connection)

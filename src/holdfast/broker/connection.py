@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Final, final
 
 from holdfast.broker.commits import Commits
 from holdfast.broker.counters import Counters
+from holdfast.broker.identity import Identity, PeerCertificate
 from holdfast.broker.limits import (
     ALIASES_OUT_MAX,
     INPUT_UNCOMMITTED_BYTES_MAX,
     OUTPUT_BYTES_MAX,
 )
+from holdfast.broker.listener_rules import ListenerRules
 from holdfast.broker.session import Session
 from holdfast.broker.topic_aliases import AliasesIn, AliasesOut
 from holdfast.errors import ProtocolError
@@ -41,21 +43,25 @@ class Connection:
         address: str,
         commits: Commits,
         counters: Counters,
-        packet_bytes_max: int,
+        rules: ListenerRules,
+        certificate: PeerCertificate | None,
     ) -> None:
         self.number = number
         self.address = address
+        self.rules = rules
+        self.certificate = certificate
         self.client_id = ""
         self.state = AWAITS_CONNECT
         self.version = 0
         self.session: Session | None = None
-        self.framer = Framer(packet_bytes_max)
+        self.framer = Framer(min(rules.connect_bytes_max, rules.packet_bytes_max))
         self.keep_alive_ms = 0
         self.last_received_ms = 0
         self.packet_bytes_max_out = 0  # the client's Maximum Packet Size, 0 for none
         self.is_introduced = False  # its CONNECT could be read
         self.wants_problem_information = True
         self.user_name: str | None = None  # as an authenticator has confirmed it
+        self.identity: Identity | None = None  # what an authenticator has granted
         self.auth_method: str | None = None  # the Authentication Method of its CONNECT
         self.exchange: AuthExchange | None = None  # the authentication under way
         self.aliases_in: AliasesIn | None = None  # from its first alias on

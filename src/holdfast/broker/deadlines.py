@@ -10,6 +10,7 @@ WILL_DUE: Final = 3
 LAZY_COMMIT: Final = 4
 SYS_TOPICS: Final = 5
 DELAYED_DUE: Final = 6  # of the earliest delayed message, with the number 0
+IDENTITY_EXPIRY: Final = 7  # of what an authenticator granted a connection, by its number
 
 
 @final

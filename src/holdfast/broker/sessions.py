@@ -165,6 +165,7 @@ class Sessions:
         expiry_s: int,
     ) -> None:
         connection.state = CONNECTED
+        connection.framer.packet_bytes_max = connection.rules.packet_bytes_max
         connection.session = session
         session.connection = connection
         self.online += 1
@@ -195,7 +196,7 @@ class Sessions:
         self._queues.came(session)
         self._router.tree.set_online(session, True)
         self._router.groups.online(session)
-        keep_alive_s = self._keep_alive_s(packet)
+        keep_alive_s = connection.rules.keep_alive_s(packet.keep_alive)
         connection.keep_alive_ms = keep_alive_s * 1500
         if session.is_durable or session.will is not None:
             session.is_recorded = True
@@ -204,19 +205,13 @@ class Sessions:
             if session.epoch == 1:
                 self._commits.touch(session)
 
-    def _keep_alive_s(self, packet: Connect) -> int:
-        bound_s = self._limits.keep_alive_max_s
-        if bound_s > 0 and (packet.keep_alive == 0 or packet.keep_alive > bound_s):
-            return bound_s
-        return packet.keep_alive
-
     def _connack_properties(self, connection: Connection, packet: Connect) -> Properties | None:
         if packet.version != MQTT_5_0:
             return None
         limits = self._limits
         properties = Properties()
         properties.receive_maximum = limits.receive_maximum
-        properties.maximum_packet_size = limits.packet_bytes_max
+        properties.maximum_packet_size = connection.rules.packet_bytes_max
         if limits.topic_alias_maximum > 0:
             properties.topic_alias_maximum = limits.topic_alias_maximum
         if limits.maximum_qos < 2:
@@ -228,7 +223,7 @@ class Sessions:
             properties.response_information = self._response_information(connection.client_id)
         if not packet.client_id:
             properties.assigned_client_identifier = connection.client_id
-        keep_alive_s = self._keep_alive_s(packet)
+        keep_alive_s = connection.rules.keep_alive_s(packet.keep_alive)
         if keep_alive_s != packet.keep_alive:
             properties.server_keep_alive = keep_alive_s
         return properties

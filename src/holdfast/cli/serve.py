@@ -19,7 +19,7 @@ SERVE_HELP: Final = """Run the broker in the foreground until SIGTERM or SIGINT.
 
 Settings come from, later ones winning: built-in defaults, the configuration file, `HOLDFAST_...`
 variables of the environment, these options. There are more settings than options:
-docs/reference/command-line.md lists all.
+docs/reference/configuration.md lists all.
 
 Examples:
 

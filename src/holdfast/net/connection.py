@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
     from holdfast.broker.connection import Connection
+    from holdfast.broker.identity import PeerCertificate
+    from holdfast.broker.listener_rules import ListenerRules
     from holdfast.net.driver import Driver
 
 WRITE_BUFFER_BYTES_MAX: Final = 256 * 1024  # above it a subscriber is not given more
@@ -17,10 +19,12 @@ CLOSE_TIMEOUT_S: Final = 5.0  # for a peer that does not read what is sent befor
 class NetConnection(asyncio.Protocol):
     """The event loop's side of one connection; ``peer`` is the broker's."""
 
-    __slots__ = ("_driver", "_is_paused", "inbox", "peer", "transport")
+    __slots__ = ("_driver", "_is_paused", "certificate", "inbox", "peer", "rules", "transport")
 
-    def __init__(self, driver: "Driver") -> None:
+    def __init__(self, driver: "Driver", rules: "ListenerRules") -> None:
         self._driver = driver
+        self.rules = rules
+        self.certificate: PeerCertificate | None = None
         self._is_paused = False
         self.inbox: list[bytes] = []
         self.transport: asyncio.Transport | None = None

@@ -7,7 +7,7 @@ meanwhile is the next batch.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -16,6 +16,7 @@ from holdfast.broker.authentication import AuthReply, AuthStep, refuse
 from holdfast.broker.broker import Broker
 from holdfast.broker.connection import Connection
 from holdfast.broker.delivery import COUNT, ReadWanted
+from holdfast.broker.listener_rules import ListenerRules
 from holdfast.errors import StoreError, StoreFull
 from holdfast.logs import get_logger
 from holdfast.net.connection import NetConnection
@@ -48,7 +49,8 @@ class Driver:
     ``failed`` is called once, with the error, when the store has failed (StoreError) or a turn has
     shown a defect: nothing is acknowledged from then on, and all connections are ended. What is
     left is ``release``. ``clock_ms`` gives Unix time in milliseconds.
-    ``authenticator`` is the one whose methods the broker was given.
+    ``authenticators`` are those of the listeners, by their names; a listener that has none lets
+    anyone in.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class Driver:
         store: Store,
         failed: Callable[[BaseException], None],
         clock_ms: Callable[[], int],
-        authenticator: Authenticator | None = None,
+        authenticators: Mapping[str, Authenticator] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._broker = broker
@@ -67,10 +69,10 @@ class Driver:
         self._clock_ms = clock_ms
         self._writer: Worker[object] = Worker("holdfast-writer", self._loop)
         self._reader: Worker[ReadResult] = Worker("holdfast-reader", self._loop)
-        self._authenticator = authenticator
+        self._authenticators = {} if authenticators is None else authenticators
         # Hashing a password takes long on purpose: it must not hold up reads and commits.
         self._auth_worker: Worker[AuthReply] | None = None
-        if authenticator is not None:
+        if self._authenticators:
             self._auth_worker = Worker("holdfast-auth", self._loop)
         self._auth_done: list[tuple[AuthStep, AuthReply]] = []
         self._event_log = EventLog()
@@ -101,14 +103,21 @@ class Driver:
         )
         self._settled: asyncio.Future[None] | None = None  # set while ``stop`` waits for it
 
-    def protocol(self) -> NetConnection:
-        """What the event loop makes for each accepted connection."""
-        return NetConnection(self)
+    def protocol(self, rules: ListenerRules) -> NetConnection:
+        """What the event loop makes for each connection that a listener of these rules accepts."""
+        return NetConnection(self, rules)
 
     def start(self) -> None:
         """Take the first turn: the wills of connections that a crash has ended, for instance."""
         self._upkeep.start()
         self._schedule()
+
+    def renew_identities(self) -> None:
+        """Ask the authenticators anew about all clients: what they go by has changed."""
+        if not self._is_stopped:
+            self._broker.begin_turn(self._clock_ms())
+            self._broker.renew_identities()
+            self._schedule()
 
     # --- what the connections report
 
@@ -121,7 +130,9 @@ class Driver:
         assert connection.transport is not None
         address = _address(connection.transport.get_extra_info("peername"))
         self._broker.begin_turn(self._clock_ms())
-        connection.peer = self._broker.connect(number, address)
+        connection.peer = self._broker.connect(
+            number, address, connection.rules, connection.certificate
+        )
         self._connections[number] = connection
         self._schedule()
 
@@ -284,9 +295,8 @@ class Driver:
         self._schedule()
 
     def _authenticate(self, step: AuthStep) -> None:
-        assert self._authenticator is not None
         assert self._auth_worker is not None
-        job = partial(_answer, self._authenticator, step)
+        job = partial(_answer, self._authenticators[step.connection.rules.name], step)
         self._auth_worker.submit(job, partial(self._authenticated, step))
 
     def _authenticated(

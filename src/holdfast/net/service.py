@@ -5,12 +5,14 @@
 
 import asyncio
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, final
 
+from holdfast.auth.interface import Authenticator
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import Limits
+from holdfast.broker.listener_rules import ListenerRules
 from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.logs import get_logger
 from holdfast.net.connection import NetConnection
@@ -43,7 +45,7 @@ class Service:
     of the disk. A stand-in refuses every client while ``reopen`` is tried on a thread of its own,
     until it gives a store that works. Without ``reopen`` such a failure ends the service, and
     where it ``is_strict`` a damaged store does. A defect ends it in any case. ``make_broker``
-    loads a store at a time, on that thread too.
+    loads a store at a time, on that thread too. ``authenticators``: see ``Driver``.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class Service:
         reopen: Reopen | None,
         is_strict: bool = False,
         clock_ms: Callable[[], int],
+        authenticators: Mapping[str, Authenticator],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._make_broker = make_broker
         self._reopen = reopen
         self._is_strict = is_strict
         self._clock_ms = clock_ms
+        self._authenticators = authenticators
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._error: BaseException | None = None
         self._store_failed: asyncio.Future[StoreError] = self._loop.create_future()
@@ -71,9 +75,13 @@ class Service:
         self.session_count_at_start: Final = broker.sessions.count
         self._driver = self._drive(broker, store)
 
-    def protocol(self) -> NetConnection:
-        """What the event loop makes for each accepted connection."""
-        return self._driver.protocol()
+    def protocol(self, rules: ListenerRules) -> NetConnection:
+        """What the event loop makes for each connection that a listener of these rules accepts."""
+        return self._driver.protocol(rules)
+
+    def renew_identities(self) -> None:
+        """Ask the authenticators anew about all clients: what they go by has changed."""
+        self._driver.renew_identities()
 
     async def run(self) -> None:
         """Serve until ``end`` is called or something fails for good; then ``stop`` it."""
@@ -105,7 +113,13 @@ class Service:
         return self._error
 
     def _drive(self, broker: Broker, store: Store) -> Driver:
-        return Driver(broker=broker, store=store, failed=self._failed, clock_ms=self._clock_ms)
+        return Driver(
+            broker=broker,
+            store=store,
+            failed=self._failed,
+            clock_ms=self._clock_ms,
+            authenticators=self._authenticators,
+        )
 
     def _failed(self, error: BaseException) -> None:
         """Take the report of the driver that serves: from here on it does not."""

@@ -1,0 +1,32 @@
+"""Settings, from defaults, a TOML file, the environment and the command line."""
+
+from holdfast.config.listeners import ListenerSettings
+from holdfast.config.loading import ENVIRONMENT_PREFIX, load_settings
+from holdfast.config.settings import (
+    LogLevel,
+    LogPolicy,
+    QueuePolicy,
+    ServerRedirect,
+    Settings,
+    SharedStrategy,
+    StoreKind,
+    StoreRecovery,
+)
+from holdfast.config.values import Address, ListenAddress, UnixAddress
+
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "Address",
+    "ListenAddress",
+    "ListenerSettings",
+    "LogLevel",
+    "LogPolicy",
+    "QueuePolicy",
+    "ServerRedirect",
+    "Settings",
+    "SharedStrategy",
+    "StoreKind",
+    "StoreRecovery",
+    "UnixAddress",
+    "load_settings",
+]

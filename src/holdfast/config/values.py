@@ -1,0 +1,157 @@
+"""Values that are more than a number or a word: how they are written, and what they become."""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, TypeGuard
+
+from pydantic import PlainValidator
+from pydantic_core import PydanticCustomError
+
+PORT_MAX: Final = 65_535
+TEXT_CHARACTERS_MAX: Final = 1024  # of a text that goes into packets
+UNIX_PATH_BYTES_MAX: Final = 107  # what the system's address of a Unix socket holds
+LISTEN_EXPECTED: Final = (
+    "HOST:PORT, such as 127.0.0.1:1883 or [::1]:1883, port 0 for any free one, or unix:PATH"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where a listener binds: a host name or address (IPv6 without brackets) and a TCP port."""
+
+    host: str
+    port: int  # 0: any free port
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nobody outside of this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A Unix socket that a listener makes: a path, absolute or from the working directory."""
+
+    path: str
+
+    @property
+    def is_local(self) -> bool:
+        """Always: the socket is a file of this machine."""
+        return True
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+Address = ListenAddress | UnixAddress
+
+
+def listen_addresses(value: object) -> tuple[Address, ...]:
+    """Addresses from a list, or from one string with commas, which is all a variable can hold."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or len(parts) == 0:
+        raise Culprit(value, f"a list of {LISTEN_EXPECTED}")
+    addresses = tuple(listen_address(part) for part in parts)
+    fixed = [address for address in addresses if not is_any_port(address)]
+    for address in fixed:
+        if fixed.count(address) > 1:
+            raise Culprit(str(address), "each address once")
+    return addresses
+
+
+def is_any_port(address: Address) -> bool:
+    """Whether the system chooses the port."""
+    return isinstance(address, ListenAddress) and address.port == 0
+
+
+def listen_address(part: object) -> Address:
+    """One address from its text."""
+    if isinstance(part, ListenAddress | UnixAddress):
+        return part
+    if not isinstance(part, str):
+        raise Culprit(part, LISTEN_EXPECTED)
+    if part.startswith("unix:"):
+        path = part.removeprefix("unix:")
+        if path == "" or "\0" in path or len(path.encode()) > UNIX_PATH_BYTES_MAX:
+            expected = f"unix: and a path of at most {UNIX_PATH_BYTES_MAX} bytes"
+            raise Culprit(part, expected)
+        return UnixAddress(path)
+    host, colon, port = part.strip().rpartition(":")
+    if colon == "" or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > PORT_MAX:
+        raise Culprit(part, LISTEN_EXPECTED)
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise Culprit(part, LISTEN_EXPECTED) from None
+    elif not re.fullmatch(r"[A-Za-z0-9._-]+", host):
+        raise Culprit(part, LISTEN_EXPECTED)
+    return ListenAddress(host, int(port))
+
+
+def data_dir(value: object) -> Path:
+    """The folder of the store."""
+    if isinstance(value, Path):
+        return value
+    # An empty string would silently be the working directory.
+    if not isinstance(value, str) or value == "" or "\0" in value:
+        raise Culprit(value, "the path of a folder")
+    return Path(value)
+
+
+def file_path(value: object) -> Path:
+    """A file that is read, which need not be there yet."""
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or value == "" or "\0" in value:
+        raise Culprit(value, "the path of a file")
+    return Path(value)
+
+
+FilePath = Annotated[Path, PlainValidator(file_path)]
+
+
+def response_information(value: object) -> str:
+    """The topic that answers of requests go below."""
+    # Below $SYS and $delayed nobody can answer, and $share is no topic to subscribe to.
+    if not is_text(value) or re.search(r"^\$|[+#]|/$", value):
+        expected = (
+            "a topic without wildcards that does not begin with $, "
+            f"of at most {TEXT_CHARACTERS_MAX} characters"
+        )
+        raise Culprit(value, expected)
+    return value
+
+
+def server_reference(value: object) -> str:
+    """The name of another server."""
+    if not is_text(value):
+        raise Culprit(value, f"a name of at most {TEXT_CHARACTERS_MAX} characters")
+    return value
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether a value can stand in a packet as it is."""
+    return isinstance(value, str) and len(value) <= TEXT_CHARACTERS_MAX and value.isprintable()
+
+
+class Culprit(PydanticCustomError):
+    """The one part of a value that is wrong, and what was expected in its place."""
+
+    def __new__(cls, value: object, expected: str) -> "Culprit":
+        return super().__new__(cls, "culprit", "{expected}", {"value": value, "expected": expected})
+
+
+Addresses = Annotated[tuple[Address, ...], PlainValidator(listen_addresses)]
+DataDir = Annotated[Path, PlainValidator(data_dir)]
+ResponseTopic = Annotated[str, PlainValidator(response_information)]
+ServerName = Annotated[str, PlainValidator(server_reference)]
