@@ -13,6 +13,7 @@ from typing import Final
 import uvloop
 
 from holdfast import __version__
+from holdfast.auth.building import build_chains
 from holdfast.auth.interface import Authenticator
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import LOG_POLICIES, QUEUE_POLICIES, Limits
@@ -57,40 +58,51 @@ def run(settings: Settings) -> int:
     setup_logging(level=settings.log_level, as_json=settings.log_json, stream=sys.stderr)
     _raise_file_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    authenticators: dict[str, Authenticator] = dict(build_chains(settings))
     if settings.store == "memory":
         _log.warning("--store memory: nothing survives the end of this process")
-        return _run_on(settings, MemoryStore(), None)
+        return _run_on(settings, authenticators, MemoryStore(), None)
     lock = DataLock(settings.data_dir)
     try:
-        return _run_on_disk(settings)
+        return _run_on_disk(settings, authenticators)
     finally:
         lock.release()
 
 
-def _run_on_disk(settings: Settings) -> int:
+def _run_on_disk(settings: Settings, authenticators: dict[str, Authenticator]) -> int:
     """Run on the store of the data folder, which is repaired first if it is damaged."""
     opener = StoreOpener(settings.data_dir, strict=settings.store_strict)
     reopen = opener.open_again if settings.store_recovery == "retry" else None
     try:
-        code = _run_on(settings, opener.open(), reopen)
+        code = _run_on(settings, authenticators, opener.open(), reopen)
     except StoreCorrupt:
         if opener.was_repaired:
             raise
         # Met while the sessions were loaded, in a store that had not been looked at whole.
-        code = _run_on(settings, opener.open(distrust=True), reopen)
+        code = _run_on(settings, authenticators, opener.open(distrust=True), reopen)
     if code == EXIT_STOPPED:
         opener.mark_closed()
     return code
 
 
-def _run_on(settings: Settings, store: Store, reopen: Reopen | None) -> int:
+def _run_on(
+    settings: Settings,
+    authenticators: dict[str, Authenticator],
+    store: Store,
+    reopen: Reopen | None,
+) -> int:
     try:
-        return uvloop.run(_serve(settings, store, reopen))
+        return uvloop.run(_serve(settings, authenticators, store, reopen))
     finally:
         store.close()
 
 
-async def _serve(settings: Settings, store: Store, reopen: Reopen | None) -> int:
+async def _serve(
+    settings: Settings,
+    authenticators: dict[str, Authenticator],
+    store: Store,
+    reopen: Reopen | None,
+) -> int:
     loop = asyncio.get_running_loop()
     gc.set_threshold(GC_ALLOCATIONS)
     clock = Clock()
@@ -111,7 +123,6 @@ async def _serve(settings: Settings, store: Store, reopen: Reopen | None) -> int
             gc.freeze()
             gc.enable()
 
-    authenticators: dict[str, Authenticator] = {}
     service = Service(
         store=store,
         make_broker=make_broker,

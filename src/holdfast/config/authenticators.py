@@ -1,6 +1,6 @@
 """The settings of authenticators: each kind has a table of its own."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,4 +17,21 @@ class PasswordFileSettings(BaseModel):
     file: FilePath = Field(description="File of users and the hashes of their passwords.")
 
 
-AuthenticatorSettings = PasswordFileSettings
+class CertificateSettings(BaseModel):
+    """Users by the certificates that they show over TLS."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["certificate"] = Field(description="certificate.")
+    name: str = Field(default="certificate", description="Its name in logs and listeners.")
+    other_user_name: Literal["refuse", "ignore"] = Field(
+        default="refuse",
+        description="What becomes of a client whose CONNECT has another user name than its "
+        "certificate: refuse, or ignore that name.",
+    )
+
+
+# One table of any kind. `kind` says which.
+AuthenticatorSettings = Annotated[
+    PasswordFileSettings | CertificateSettings, Field(discriminator="kind")
+]

@@ -1,0 +1,79 @@
+"""From settings to the chains of the listeners."""
+
+from collections.abc import Mapping, Sequence
+
+from holdfast.auth.anonymous import NAME as ANONYMOUS
+from holdfast.auth.anonymous import AnonymousLink
+from holdfast.auth.chain import Chain
+from holdfast.auth.link import Link
+from holdfast.config import ListenerSettings, Settings
+from holdfast.config.authenticators import (
+    AuthenticatorSettings,
+    CertificateSettings,
+    PasswordFileSettings,
+)
+from holdfast.errors import ConfigError
+
+
+def build_chains(settings: Settings) -> dict[str, Chain]:
+    """The chain of each listener that has one, by the listener's title.
+
+    Reads all files that the authenticators go by. Raises ConfigError.
+    """
+    links: dict[str, Link] = {}
+    for number, table in enumerate(settings.authenticators):
+        if table.name in links or table.name == ANONYMOUS:
+            raise ConfigError(
+                f"authenticators[{number}].name = {table.name!r}: expected a name that no other "
+                "authenticator has"
+            )
+        links[table.name] = _link(table)
+    chains = {
+        listener.title: _chain(listener, settings, links) for listener in settings.all_listeners
+    }
+    return {title: chain for title, chain in chains.items() if chain is not None}
+
+
+def _chain(
+    listener: ListenerSettings, settings: Settings, links: Mapping[str, Link]
+) -> Chain | None:
+    """The chain of one listener, None where anyone may do anything."""
+    names = list(links) if listener.authenticators is None else listener.authenticators
+    if unknown := [name for name in names if name not in links]:
+        raise ConfigError(
+            f"listener {listener.title}: authenticators = {unknown[0]!r}: expected "
+            f"{_one_of(list(links))}"
+        )
+    chosen = [links[name] for name in dict.fromkeys(names)]
+    is_anonymous_allowed = _first(listener.allow_anonymous, settings.allow_anonymous, not chosen)
+    if not is_anonymous_allowed and not chosen:
+        raise ConfigError(
+            f"listener {listener.title}: allow_anonymous = false: expected an authenticator too, "
+            "without one nobody could connect"
+        )
+    if not chosen and settings.acl_file is None:
+        return None
+    if is_anonymous_allowed:
+        chosen.append(AnonymousLink(is_alone=not chosen))
+    return Chain(chosen)
+
+
+def _link(table: AuthenticatorSettings) -> Link:
+    """The link of one table. Each kind's libraries are imported where it is used."""
+    match table:
+        case PasswordFileSettings():
+            from holdfast.auth.passwords import PasswordLink
+
+            return PasswordLink(table.name, table.file)
+        case CertificateSettings():
+            from holdfast.auth.certificate import CertificateLink
+
+            return CertificateLink(table.name, ignores_user_name=table.other_user_name == "ignore")
+
+
+def _first(*values: bool | None) -> bool:
+    return next(value for value in values if value is not None)
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return f"one of {', '.join(names)}" if names else "no name: there are no `[[authenticators]]`"

@@ -1,0 +1,159 @@
+"""The chain of a listener: its links in order, until one of them knows the client."""
+
+from collections.abc import Sequence
+from typing import Final, final
+
+from holdfast.auth.link import NOT_MINE, Answer, Link
+from holdfast.broker.authentication import (
+    CONTINUE,
+    GRANT,
+    AuthReply,
+    AuthRequest,
+    go_on,
+    grant,
+    refuse,
+)
+from holdfast.broker.identity import Identity
+from holdfast.logs import get_logger
+from holdfast.protocol.reason_codes import BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED
+
+SHARED_LANE: Final = ""  # where links compute; one that waits has a lane of its own name
+
+_log = get_logger(__name__)
+
+
+@final
+class Chain:
+    """An Authenticator made of links.
+
+    The first link that does not say NOT_MINE decides. In an exchange, the link that began it goes
+    on. Whether a client may stay is for the link that has let it in.
+    """
+
+    def __init__(self, links: Sequence[Link]) -> None:
+        self.links: Final = tuple(links)
+        self._by_name = {link.name: link for link in self.links}
+        assert len(self._by_name) == len(self.links), "two links of one name"
+        self._methods = frozenset[str]().union(*(link.methods for link in self.links))
+
+    @property
+    def methods(self) -> frozenset[str]:
+        """Those of all links."""
+        return self._methods
+
+    def step(self, request: AuthRequest) -> AuthReply:
+        """Answer one request, all on this thread."""
+        walk = self.walk(request)
+        while (reply := walk.advance()) is None:
+            pass
+        return reply
+
+    def walk(self, request: AuthRequest) -> "Walk":
+        """Begin to answer one request; each part of it runs in the lane that it names."""
+        return Walk(self, request, self._asked(request))
+
+    def _asked(self, request: AuthRequest) -> tuple[Link, ...]:
+        """The links that this request is for."""
+        if request.renewed is not None:
+            link = self._by_name.get(request.renewed.source)
+            return () if link is None else (link,)
+        if isinstance(request.state, _Begun):
+            return (request.state.link,)
+        if request.method is not None:
+            return tuple(link for link in self.links if request.method in link.methods)
+        return self.links
+
+    def granted(self, request: AuthRequest, identity: Identity, data: bytes | None) -> AuthReply:
+        """What follows from a link's grant, at first and at each renewal."""
+        # Here, in this order: the rules that bind client ids to users, then the authorizer, whose
+        # permissions go into the reply.
+        return grant(data, identity=identity)
+
+
+@final
+class Walk:
+    """One request on its way along the links; ``lane`` is where ``advance`` is to be called."""
+
+    def __init__(self, chain: Chain, request: AuthRequest, links: tuple[Link, ...]) -> None:
+        self._chain = chain
+        self._request = request
+        self._links = links
+        self._next = 0
+        self.lane = self._lane_of(0)
+
+    def advance(self) -> AuthReply | None:
+        """Ask the links of this lane: the reply, or None if it goes on in another ``lane``."""
+        while self._next < len(self._links):
+            link = self._links[self._next]
+            answer = self._ask(link)
+            if answer is not NOT_MINE:
+                return self._reply(link, answer)
+            self._next += 1
+            if self._lane_of(self._next) != self.lane:
+                self.lane = self._lane_of(self._next)
+                return None
+        return self._nobody_knows()
+
+    def _lane_of(self, index: int) -> str:
+        if index == len(self._links):
+            return self.lane if index > 0 else SHARED_LANE
+        link = self._links[index]
+        return link.name if link.threads > 0 else SHARED_LANE
+
+    def _ask(self, link: Link) -> Answer:
+        request = self._request
+        if request.renewed is not None:
+            try:
+                return link.renew(request, request.renewed)
+            except Exception as error:
+                # That somebody cannot be asked is no reason to end what was granted.
+                _log.failure("clients stay as they are: an authenticator failed", error)
+                return grant(identity=request.renewed)
+        if isinstance(request.state, _Begun):
+            return link.step(_with_state(request, request.state.state))
+        return link.step(request)
+
+    def _reply(self, link: Link, answer: AuthReply) -> AuthReply:
+        if answer.kind == CONTINUE:
+            return go_on(answer.data, _Begun(link, answer.state))
+        if answer.kind != GRANT:
+            return answer
+        identity = answer.identity
+        if identity is None:
+            identity = Identity(self._request.user_name)
+        identity.source = link.name
+        return self._chain.granted(self._request, identity, answer.data)
+
+    def _nobody_knows(self) -> AuthReply:
+        request = self._request
+        if request.renewed is not None:
+            return refuse(NOT_AUTHORIZED)
+        # Without a name too: the client is to come with one.
+        return refuse(BAD_USER_NAME_OR_PASSWORD)
+
+
+@final
+class _Begun:
+    """The state of an exchange that a link has begun."""
+
+    def __init__(self, link: Link, state: object | None) -> None:
+        self.link = link
+        self.state = state
+
+
+def _with_state(request: AuthRequest, state: object | None) -> AuthRequest:
+    """The same request as its link is to see it."""
+    return AuthRequest(
+        request.method,
+        request.data,
+        request.client_id,
+        request.user_name,
+        request.password,
+        request.address,
+        request.is_reauthentication,
+        state,
+        request.listener,
+        request.version,
+        request.certificate,
+        request.renewed,
+    )
