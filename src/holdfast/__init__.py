@@ -4,6 +4,7 @@ Importing this package loads no server-side library.
 """
 
 from holdfast.errors import (
+    AuthenticatorUnavailable,
     ConfigError,
     ConnectionLost,
     HoldfastError,
@@ -21,6 +22,7 @@ from holdfast.errors import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AuthenticatorUnavailable",
     "ConfigError",
     "ConnectionLost",
     "HoldfastError",

@@ -4,6 +4,7 @@ Compiled by mypyc: keep it to plain classes with an explicit ``__init__``.
 """
 
 __all__ = [
+    "AuthenticatorUnavailable",
     "ConfigError",
     "ConnectionLost",
     "HoldfastError",
@@ -36,16 +37,24 @@ class ProtocolError(HoldfastError):
 
 
 class Refused(HoldfastError):
-    """The server said no, within the rules; ``reason_code`` is the one it gave."""
+    """The server said no, within the rules; ``reason_code`` is the one it gave.
 
-    def __init__(self, reason_code: int, detail: str) -> None:
+    ``detail`` may go to the client, ``for_operator`` may not: it says more, but no secrets either.
+    """
+
+    def __init__(self, reason_code: int, detail: str, for_operator: str = "") -> None:
         super().__init__(f"{detail} (reason code 0x{reason_code:02X})")
         self.reason_code = reason_code
         self.detail = detail
+        self.for_operator = for_operator
 
 
 class ConnectionLost(HoldfastError):
     """The connection ended before what was asked of it was done."""
+
+
+class AuthenticatorUnavailable(HoldfastError):
+    """An authenticator cannot reach what it asks; the message says what, without secrets."""
 
 
 class UsageError(HoldfastError):

@@ -130,6 +130,7 @@ async def _serve(
         is_strict=settings.store_strict,
         clock_ms=clock,
         authenticators=authenticators,
+        auth_threads=settings.auth_threads,
     )
     listeners: list[Listener] = []
     try:

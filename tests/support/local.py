@@ -66,6 +66,7 @@ class LocalServer:
             failed=self._failures.append,
             clock_ms=clock,
             authenticators={rules.name: self._authenticator},
+            auth_threads=1,
         )
         listener = await self._loop.create_server(partial(driver.protocol, rules), "127.0.0.1", 0)
         self.port = listener.sockets[0].getsockname()[1]

@@ -22,7 +22,10 @@ class CertificateLink(Link):
         if request.method is not None or certificate is None or not certificate.identity:
             return NOT_MINE
         if not self._ignores_user_name and request.user_name not in (None, certificate.identity):
-            return refuse(BAD_USER_NAME_OR_PASSWORD)
+            return refuse(
+                BAD_USER_NAME_OR_PASSWORD,
+                detail="the user name is another one than that of the certificate",
+            )
         return grant(identity=_identity(certificate))
 
 

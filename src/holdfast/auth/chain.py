@@ -41,6 +41,11 @@ class Chain:
         """Those of all links."""
         return self._methods
 
+    @property
+    def lanes(self) -> dict[str, int]:
+        """The lanes of links that wait for others, and how many threads each of them needs."""
+        return {link.name: link.threads for link in self.links if link.threads > 0}
+
     def step(self, request: AuthRequest) -> AuthReply:
         """Answer one request, all on this thread."""
         walk = self.walk(request)
@@ -127,9 +132,11 @@ class Walk:
     def _nobody_knows(self) -> AuthReply:
         request = self._request
         if request.renewed is not None:
-            return refuse(NOT_AUTHORIZED)
+            return refuse(NOT_AUTHORIZED, detail="what let this client in is not there any more")
         # Without a name too: the client is to come with one.
-        return refuse(BAD_USER_NAME_OR_PASSWORD)
+        if request.user_name is None and request.method is None:
+            return refuse(BAD_USER_NAME_OR_PASSWORD, detail="a user name is needed")
+        return refuse(BAD_USER_NAME_OR_PASSWORD, detail="no authenticator knows this user")
 
 
 @final

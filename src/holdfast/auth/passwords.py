@@ -61,12 +61,13 @@ class PasswordLink(Link):
         if credentials is None or not known:
             return NOT_MINE
         if not is_right:
-            return refuse(BAD_USER_NAME_OR_PASSWORD)
+            return refuse(BAD_USER_NAME_OR_PASSWORD, detail="wrong password")
         return grant(identity=Identity(request.user_name, mark=credentials.mark))
 
     def renew(self, request: AuthRequest, identity: Identity) -> Answer:
         """A user stays whose line has stayed."""
         credentials = self._users.get(identity.user_name or "")
         if credentials is None or credentials.mark != identity.mark:
-            return refuse(NOT_AUTHORIZED)
+            what = "removed" if credentials is None else "given another password"
+            return refuse(NOT_AUTHORIZED, detail=f"the user was {what}")
         return grant(identity=identity)

@@ -82,6 +82,7 @@ class AuthReply:
         identity: Identity | None,
         reason_code: int,
         reason: str,
+        detail: str = "",
     ) -> None:
         self.kind = kind
         self.data = data
@@ -89,6 +90,7 @@ class AuthReply:
         self.identity = identity
         self.reason_code = reason_code
         self.reason = reason
+        self.detail = detail
 
 
 def go_on(data: bytes | None, state: object | None) -> AuthReply:
@@ -105,9 +107,12 @@ def grant(
     return AuthReply(GRANT, data, None, identity, SUCCESS, "")
 
 
-def refuse(reason_code: int = NOT_AUTHORIZED, reason: str = "") -> AuthReply:
-    """The client is refused with a reason code of CONNACK; it may read the reason."""
-    return AuthReply(REFUSE, None, None, None, reason_code, reason)
+def refuse(reason_code: int = NOT_AUTHORIZED, reason: str = "", detail: str = "") -> AuthReply:
+    """The client is refused with a reason code of CONNACK.
+
+    It may read the reason; the detail is for the operator's log alone, without secrets.
+    """
+    return AuthReply(REFUSE, None, None, None, reason_code, reason, detail)
 
 
 @final
@@ -322,4 +327,4 @@ def _refusal(reply: AuthReply) -> Refused:
     reason = reply.reason
     if not reason or len(reason) > AUTH_REASON_CHARACTERS_MAX or not reason.isprintable():
         reason = reason_name(code)
-    return Refused(code, reason)
+    return Refused(code, reason, reply.detail)

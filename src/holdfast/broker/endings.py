@@ -79,7 +79,7 @@ class Endings:
             otherwise = PROTOCOL_ERROR
         else:
             self._counters.refused_connections += 1
-            self.tell(WARNING, f"refused: {error.detail}", connection)
+            self._tell_of_refusal(connection, error)
             otherwise = NOT_AUTHORIZED
         if connection.state != CONNECTED:
             self._send_refusal(connection, reason_code, error.detail)
@@ -160,6 +160,22 @@ class Endings:
             packet = Disconnect(MAXIMUM_CONNECT_TIME)
             connection.send_last(explained(connection, packet, detail))
         self.lost(connection)
+
+    def _tell_of_refusal(self, connection: Connection, error: Refused) -> None:
+        """Tell the operator more than the client: it may be somebody who is guessing."""
+        text = f"refused: {error.detail}"
+        if error.for_operator:
+            text += f" ({error.for_operator})"
+        self._events.append(
+            Event(
+                WARNING,
+                text,
+                connection.client_id,
+                connection.address,
+                connection.user_name,
+                connection.rules.name,
+            )
+        )
 
     def tell(self, level: int, text: str, connection: Connection) -> None:
         """Tell the operator what happened to a connection."""

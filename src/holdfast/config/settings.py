@@ -52,6 +52,13 @@ class Settings(BaseModel):
         "there are no authenticators, and then the broker listens on loopback and Unix sockets "
         "alone.",
     )
+    auth_threads: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Threads that verify passwords and signatures; each password costs 19 MiB of "
+        "memory meanwhile. 0: one less than there are processors, at least 1 and at most 4.",
+    )
     acl_file: FilePath | None = Field(
         default=None,
         description="File of rules that say who may publish and subscribe to what. Not given: "

@@ -12,21 +12,19 @@ from functools import partial
 from typing import Final
 
 from holdfast.auth.interface import Authenticator
-from holdfast.broker.authentication import AuthReply, AuthStep, refuse
 from holdfast.broker.broker import Broker
 from holdfast.broker.connection import Connection
 from holdfast.broker.delivery import COUNT, ReadWanted
 from holdfast.broker.listener_rules import ListenerRules
 from holdfast.errors import StoreError, StoreFull
-from holdfast.logs import get_logger
 from holdfast.net.connection import NetConnection
 from holdfast.net.event_log import EventLog
+from holdfast.net.logins import Logins
 from holdfast.net.upkeep import Upkeep
 from holdfast.net.worker import Worker
 from holdfast.protocol.reason_codes import (
     IMPLEMENTATION_SPECIFIC_ERROR,
     QUOTA_EXCEEDED,
-    SERVER_UNAVAILABLE,
 )
 from holdfast.store.interface import Store
 from holdfast.store.records import LogCount, LogEntry, LogSlice
@@ -38,8 +36,6 @@ TICK_MS_MAX: Final = 10_000
 # A timer that is later than that was held up, and a clock that is further ahead was set forward.
 LATE_MS: Final = 1000
 
-_log = get_logger(__name__)
-
 ReadResult = LogSlice | LogCount | list[LogEntry]
 
 
@@ -50,7 +46,8 @@ class Driver:
     shown a defect: nothing is acknowledged from then on, and all connections are ended. What is
     left is ``release``. ``clock_ms`` gives Unix time in milliseconds.
     ``authenticators`` are those of the listeners, by their names; a listener that has none lets
-    anyone in.
+    anyone in. ``auth_threads`` is how many threads verify passwords and the like, 0 for as many as
+    suit this machine.
     """
 
     def __init__(
@@ -61,6 +58,7 @@ class Driver:
         failed: Callable[[BaseException], None],
         clock_ms: Callable[[], int],
         authenticators: Mapping[str, Authenticator] | None = None,
+        auth_threads: int = 0,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._broker = broker
@@ -69,12 +67,13 @@ class Driver:
         self._clock_ms = clock_ms
         self._writer: Worker[object] = Worker("holdfast-writer", self._loop)
         self._reader: Worker[ReadResult] = Worker("holdfast-reader", self._loop)
-        self._authenticators = {} if authenticators is None else authenticators
         # Hashing a password takes long on purpose: it must not hold up reads and commits.
-        self._auth_worker: Worker[AuthReply] | None = None
-        if self._authenticators:
-            self._auth_worker = Worker("holdfast-auth", self._loop)
-        self._auth_done: list[tuple[AuthStep, AuthReply]] = []
+        self._logins = Logins(
+            loop=self._loop,
+            authenticators={} if authenticators is None else authenticators,
+            schedule=self._schedule,
+            threads=auth_threads,
+        )
         self._event_log = EventLog()
         self._connections: dict[int, NetConnection] = {}
         self._next_number = 1
@@ -181,8 +180,8 @@ class Driver:
         for wanted in broker.take_reads():
             self._read(wanted)
         self._upkeep.begin_work()
-        for step in broker.take_auth_steps():
-            self._authenticate(step)
+        if steps := broker.take_auth_steps():
+            self._logins.begin(steps)
         if events := broker.take_events():
             self._event_log.report(events, self._clock_ms())
         self._set_timer()
@@ -204,10 +203,8 @@ class Driver:
                     broker.count_done(wanted, found)
                 else:
                     broker.fetch_done(wanted, found)
-        if self._auth_done:
-            replies, self._auth_done = self._auth_done, []
-            for step, reply in replies:
-                broker.auth_done(step, reply)
+        for step, reply in self._logins.take_replies():
+            broker.auth_done(step, reply)
 
     def _take_input(self) -> None:
         broker = self._broker
@@ -294,24 +291,6 @@ class Driver:
         self._reads_done.append((wanted, found))
         self._schedule()
 
-    def _authenticate(self, step: AuthStep) -> None:
-        assert self._auth_worker is not None
-        job = partial(_answer, self._authenticators[step.connection.rules.name], step)
-        self._auth_worker.submit(job, partial(self._authenticated, step))
-
-    def _authenticated(
-        self, step: AuthStep, reply: AuthReply | None, error: BaseException | None
-    ) -> None:
-        if not isinstance(reply, AuthReply):
-            # Its trouble is not ours: the client is refused, everyone else is served.
-            _log.failure(
-                "the authenticator failed",
-                error or TypeError(f"expected an AuthReply, got {reply!r}"),
-            )
-            reply = refuse(SERVER_UNAVAILABLE)
-        self._auth_done.append((step, reply))
-        self._schedule()
-
     # --- time
 
     def _set_timer(self) -> None:
@@ -389,8 +368,7 @@ class Driver:
         self._upkeep.stop()
         if self._timer is not None:
             self._timer.cancel()
-        if self._auth_worker is not None:
-            self._auth_worker.leave()
+        self._logins.leave()
 
     def release(self) -> None:
         """Wait until no thread uses the store any more; from any thread, once it is stopped."""
@@ -407,13 +385,6 @@ def _farewell(error: StoreError) -> tuple[int, str]:
     if isinstance(error, StoreFull):
         return QUOTA_EXCEEDED, "the disk of the server is full"
     return IMPLEMENTATION_SPECIFIC_ERROR, "the store of the server has failed"
-
-
-def _answer(authenticator: Authenticator, step: AuthStep) -> AuthReply:
-    """Runs on the authenticator's thread, where steps stand in line."""
-    if step.connection.is_closing:
-        return refuse()  # Its client has gone: what nobody waits for costs no work.
-    return authenticator.step(step.request)
 
 
 def _peer(connection: NetConnection) -> Connection:

@@ -49,6 +49,10 @@ class EventLog:
 
 def _write(event: Event) -> None:
     fields = {"client": event.client_id} if event.client_id else {}
+    if event.user_name is not None:
+        fields["user"] = event.user_name
+    if event.listener:
+        fields["listener"] = event.listener
     if event.level >= WARNING:
         report = _log.warning
     else:

@@ -45,7 +45,8 @@ class Service:
     of the disk. A stand-in refuses every client while ``reopen`` is tried on a thread of its own,
     until it gives a store that works. Without ``reopen`` such a failure ends the service, and
     where it ``is_strict`` a damaged store does. A defect ends it in any case. ``make_broker``
-    loads a store at a time, on that thread too. ``authenticators``: see ``Driver``.
+    loads a store at a time, on that thread too. ``authenticators`` and
+    ``auth_threads``: see ``Driver``.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Service:
         is_strict: bool = False,
         clock_ms: Callable[[], int],
         authenticators: Mapping[str, Authenticator],
+        auth_threads: int = 0,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._make_broker = make_broker
@@ -64,6 +66,7 @@ class Service:
         self._is_strict = is_strict
         self._clock_ms = clock_ms
         self._authenticators = authenticators
+        self._auth_threads = auth_threads
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._error: BaseException | None = None
         self._store_failed: asyncio.Future[StoreError] = self._loop.create_future()
@@ -119,6 +122,7 @@ class Service:
             failed=self._failed,
             clock_ms=self._clock_ms,
             authenticators=self._authenticators,
+            auth_threads=self._auth_threads,
         )
 
     def _failed(self, error: BaseException) -> None:
