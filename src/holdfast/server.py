@@ -18,7 +18,7 @@ from holdfast.auth.interface import Authenticator
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import LOG_POLICIES, QUEUE_POLICIES, Limits
 from holdfast.broker.shared_group import SHARED_STRATEGIES
-from holdfast.config import ServerRedirect, Settings
+from holdfast.config import ServerRedirect, Settings, check_reach, check_settings
 from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.logs import get_logger, setup_logging
 from holdfast.net.clock import Clock
@@ -56,6 +56,7 @@ def run(settings: Settings) -> int:
     Raises ConfigError, StoreError or OSError if it cannot start.
     """
     setup_logging(level=settings.log_level, as_json=settings.log_json, stream=sys.stderr)
+    check_settings(settings)
     _raise_file_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     authenticators: dict[str, Authenticator] = dict(build_chains(settings))
@@ -139,6 +140,7 @@ async def _serve(
             methods = None if authenticator is None else authenticator.methods
             rules = rules_of(listening, settings, methods)
             listeners.append(await listen(listening, partial(service.protocol, rules)))
+            check_reach(settings, listening, listeners[-1].addresses)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, service.end)
         _announce(settings, store, service, listeners)

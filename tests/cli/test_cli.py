@@ -30,7 +30,7 @@ def test_help_of_serve_has_options_examples_and_exit_codes(tmp_path: Path) -> No
     done = holdfast("serve", "--help", folder=tmp_path)
     assert done.returncode == 0
     options = ["--listen", "--data-dir", "--store", "--config", "--log-level", "--log-json"]
-    for text in (*options, "holdfast serve --listen 0.0.0.0:1883", "Exit codes"):
+    for text in (*options, "holdfast serve --listen 0.0.0.0:1883 --allow-anonymous", "Exit codes"):
         assert text in done.stdout
 
 
@@ -87,6 +87,20 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     assert_one_line(done, 2, r"none\.toml: cannot be read: No such file")
 
 
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "[::ffff:0.0.0.0]:0"])
+@pytest.mark.parametrize("is_variable", [False, True])
+def test_elsewhere_without_authentication_it_does_not_start(
+    tmp_path: Path, listen: str, is_variable: bool
+) -> None:
+    if is_variable:
+        done = holdfast("serve", folder=tmp_path, variables={"HOLDFAST_LISTEN": listen})
+    else:
+        done = holdfast("serve", "--listen", listen, folder=tmp_path)
+    assert_one_line(done, 2, r"^holdfast: allow_anonymous: the listener .* \(--allow-anonymous\)")
+    assert listen in done.stderr
+    assert list(tmp_path.iterdir()) == []  # nothing was begun
+
+
 @pytest.mark.parametrize("store", ["sqlite", "memory"])
 def test_an_address_in_use_is_one_line(tmp_path: Path, store: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -97,7 +111,7 @@ def test_an_address_in_use_is_one_line(tmp_path: Path, store: str) -> None:
 
 def test_an_address_of_another_machine_is_one_line(tmp_path: Path) -> None:
     # 192.0.2.0/24 is for documentation: no machine has it.
-    done = holdfast("serve", "--listen", "192.0.2.1:0", folder=tmp_path)
+    done = holdfast("serve", "--listen", "192.0.2.1:0", "--allow-anonymous", folder=tmp_path)
     assert_one_line(done, 3, r"(?i)cannot assign requested address")
 
 

@@ -21,11 +21,14 @@ Settings come from, later ones winning: built-in defaults, the configuration fil
 variables of the environment, these options. There are more settings than options:
 docs/reference/configuration.md lists all.
 
+Without a setting about it, anyone may connect, and only from this machine. A broker that others
+can reach starts with authenticators, or with `--allow-anonymous`.
+
 Examples:
 
 ```text
 holdfast serve
-holdfast serve --listen 0.0.0.0:1883 --data-dir /var/lib/holdfast
+holdfast serve --listen 0.0.0.0:1883 --allow-anonymous --data-dir /var/lib/holdfast
 holdfast serve --listen 127.0.0.1:1883 --listen '[::1]:1883' --log-json
 holdfast serve --config holdfast.toml --log-level debug
 ```
@@ -51,6 +54,14 @@ def serve(
         typer.Option(
             metavar="HOST:PORT",
             help="Address to listen on; give it again for more. Default: 127.0.0.1:1883.",
+        ),
+    ] = None,
+    allow_anonymous: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-anonymous",
+            help="Let in clients that no authenticator knows, from other machines as well.",
+            show_default=False,
         ),
     ] = None,
     data_dir: Annotated[
@@ -89,6 +100,7 @@ def serve(
             overrides={
                 # Typer gives an empty list for an option that was not given.
                 "listen": listen or None,
+                "allow_anonymous": allow_anonymous,
                 "data_dir": data_dir,
                 "store": store,
                 "store_strict": strict,

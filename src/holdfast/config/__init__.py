@@ -1,5 +1,6 @@
 """Settings, from defaults, a TOML file, the environment and the command line."""
 
+from holdfast.config.checks import Problem, check_reach, check_settings, problems
 from holdfast.config.listeners import ListenerSettings
 from holdfast.config.loading import ENVIRONMENT_PREFIX, load_settings
 from holdfast.config.settings import (
@@ -21,6 +22,7 @@ __all__ = [
     "ListenerSettings",
     "LogLevel",
     "LogPolicy",
+    "Problem",
     "QueuePolicy",
     "ServerRedirect",
     "Settings",
@@ -28,5 +30,8 @@ __all__ = [
     "StoreKind",
     "StoreRecovery",
     "UnixAddress",
+    "check_reach",
+    "check_settings",
     "load_settings",
+    "problems",
 ]

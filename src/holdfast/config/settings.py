@@ -300,7 +300,32 @@ class Settings(BaseModel):
     @property
     def all_listeners(self) -> tuple[ListenerSettings, ...]:
         """The listeners of ``listen``, if it holds, then those of ``listeners``."""
-        plain: tuple[ListenerSettings, ...] = ()
-        if "listen" in self.model_fields_set or not self.listeners:
-            plain = tuple(ListenerSettings(address=address) for address in self.listen)
-        return plain + self.listeners
+        return self.plain_listeners + self.listeners
+
+    @property
+    def plain_listeners(self) -> tuple[ListenerSettings, ...]:
+        """Those of ``listen``, which have nothing of their own but the address."""
+        if self.listeners and "listen" not in self.model_fields_set:
+            return ()
+        return tuple(ListenerSettings(address=address) for address in self.listen)
+
+    def authenticators_of(self, listener: ListenerSettings) -> tuple[AuthenticatorSettings, ...]:
+        """The authenticators that a listener asks, in this order."""
+        if listener.authenticators is None:
+            return self.authenticators
+        by_name = {authenticator.name: authenticator for authenticator in self.authenticators}
+        return tuple(by_name[name] for name in listener.authenticators if name in by_name)
+
+    def lets_in_anonymous(self, listener: ListenerSettings) -> bool:
+        """Whether clients that no authenticator of a listener knows may connect there.
+
+        Where it is not written down, only if there is no authenticator; and then a listener that
+        other machines can reach is none that the broker starts with: see ``config.checks``.
+        """
+        written = self.anonymous_as_written(listener)
+        return not self.authenticators_of(listener) if written is None else written
+
+    def anonymous_as_written(self, listener: ListenerSettings) -> bool | None:
+        """``allow_anonymous`` of a listener, or else of the broker; None if neither says so."""
+        own = listener.allow_anonymous
+        return self.allow_anonymous if own is None else own

@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, TypeGuard
@@ -12,6 +13,9 @@ from pydantic_core import PydanticCustomError
 PORT_MAX: Final = 65_535
 TEXT_CHARACTERS_MAX: Final = 1024  # of a text that goes into packets
 UNIX_PATH_BYTES_MAX: Final = 107  # what the system's address of a Unix socket holds
+# A name as the resolver takes it: labels of 1 to 63 characters, with or without a last dot.
+_HOST: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+_ZONE: Final = re.compile(r"[^%]*(%[A-Za-z0-9._-]{1,15})?")  # fe80::1%eth0, of an IPv6 address
 LISTEN_EXPECTED: Final = (
     "HOST:PORT, such as 127.0.0.1:1883 or [::1]:1883, port 0 for any free one, or unix:PATH"
 )
@@ -26,11 +30,23 @@ class ListenAddress:
 
     @property
     def is_local(self) -> bool:
-        """Whether nobody outside of this machine can reach it."""
+        """Whether nobody outside of this machine can reach it.
+
+        A name is looked up, which may block, and is local if all that it stands for is. One that
+        is not found is not local.
+        """
         try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host.lower() == "localhost"
+            return self.finds_only_loopback()
+        except OSError:
+            return False
+
+    def finds_only_loopback(self) -> bool:
+        """Whether a listener would bind to loopback alone. Raises OSError if nothing is found."""
+        # As the system reads it, which is what binds: 127.1, 0 and 0x7f000001 are addresses too,
+        # and localhost is whatever the machine's files make of it.
+        flags = socket.AI_PASSIVE
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=flags)
+        return all(is_loopback(str(where[0])) for *_, where in found)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -52,6 +68,17 @@ class UnixAddress:
 
 
 Address = ListenAddress | UnixAddress
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an IP address, not a name, is one that only this machine reaches."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped.is_loopback
+    return address.is_loopback
 
 
 def listen_addresses(value: object) -> tuple[Address, ...]:
@@ -93,7 +120,9 @@ def listen_address(part: object) -> Address:
             ipaddress.IPv6Address(host)
         except ValueError:
             raise Culprit(part, LISTEN_EXPECTED) from None
-    elif not re.fullmatch(r"[A-Za-z0-9._-]+", host):
+        if not _ZONE.fullmatch(host):
+            raise Culprit(part, LISTEN_EXPECTED)
+    elif not _HOST.fullmatch(host):
         raise Culprit(part, LISTEN_EXPECTED)
     return ListenAddress(host, int(port))
 
