@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
-from holdfast.config.values import Address, FilePath, listen_address
+from holdfast.config.values import Address, FilePath, Origins, UrlPath, listen_address
 
 ClientCertificates = Literal["none", "optional", "required"]
 CertificateIdentity = Literal["common_name", "dns_name", "email", "uri", "fingerprint"]
@@ -64,17 +64,20 @@ class WebSocketSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str = Field(default="/mqtt", description="Path of the URL; another one is answered 404.")
-    origins: tuple[str, ...] = Field(
+    path: UrlPath = Field(
+        default="/mqtt", description="Path of the URL; another one is answered 404."
+    )
+    origins: Origins = Field(
         default=(),
         description="Origins of pages that may connect, such as https://example.org; others are "
-        "answered 403. Empty: all.",
+        "answered 403. Empty: all. Clients that are no pages send none, and are not refused.",
     )
     ping_interval_s: float = Field(
         default=30.0,
         ge=0,
         le=3600,
-        description="Seconds of silence after which a ping is sent. 0: never.",
+        description="Seconds of silence after which a ping is sent; after as many more without an "
+        "answer the connection is closed. 0: never.",
     )
 
 

@@ -19,6 +19,7 @@ _ZONE: Final = re.compile(r"[^%]*(%[A-Za-z0-9._-]{1,15})?")  # fe80::1%eth0, of 
 LISTEN_EXPECTED: Final = (
     "HOST:PORT, such as 127.0.0.1:1883 or [::1]:1883, port 0 for any free one, or unix:PATH"
 )
+ORIGIN_EXPECTED: Final = "origins, such as https://example.org or http://localhost:8080, or null"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,28 @@ def file_path(value: object) -> Path:
 FilePath = Annotated[Path, PlainValidator(file_path)]
 
 
+def url_path(value: object) -> str:
+    """The path of a URL."""
+    if not isinstance(value, str) or not re.fullmatch(r"/[!$-;=@-Z_a-z~]*", value):
+        raise Culprit(value, "the path of a URL, such as /mqtt, without ? and #")
+    return value
+
+
+def origins(value: object) -> tuple[str, ...]:
+    """Origins as browsers send them: in small letters, without the port that is usual."""
+    if not isinstance(value, list | tuple):
+        raise Culprit(value, f"a list of {ORIGIN_EXPECTED}")
+    return tuple(_origin(part) for part in value)
+
+
+def _origin(part: object) -> str:
+    # A page without an origin of its own, from a file for instance, sends "null".
+    found = re.fullmatch(r"([a-z][a-z0-9+.-]*)://([^/?#@\s]+)|null", str(part).lower())
+    if not isinstance(part, str) or found is None:
+        raise Culprit(part, ORIGIN_EXPECTED)
+    return found[0].removesuffix({"http": ":80", "https": ":443"}.get(found[1] or "", " "))
+
+
 def response_information(value: object) -> str:
     """The topic that answers of requests go below."""
     # Below $SYS and $delayed nobody can answer, and $share is no topic to subscribe to.
@@ -184,3 +207,5 @@ Addresses = Annotated[tuple[Address, ...], PlainValidator(listen_addresses)]
 DataDir = Annotated[Path, PlainValidator(data_dir)]
 ResponseTopic = Annotated[str, PlainValidator(response_information)]
 ServerName = Annotated[str, PlainValidator(server_reference)]
+UrlPath = Annotated[str, PlainValidator(url_path)]
+Origins = Annotated[tuple[str, ...], PlainValidator(origins)]

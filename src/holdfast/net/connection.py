@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
@@ -42,26 +43,10 @@ class NetConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
-            self._read_rest()
+            assert self.transport is not None
+            read_rest(self.transport, self.data_received)
         self.transport = None
         self._driver.lost(self)
-
-    def _read_rest(self) -> None:
-        """Read what the peer sent before it went.
-
-        A client that leaves with unread data resets the connection. If that shows in a write of
-        ours, its last acknowledgements and its DISCONNECT still lie unread in our socket.
-        """
-        assert self.transport is not None
-        socket = self.transport.get_extra_info("socket")
-        for _ in range(REST_READS_MAX):
-            try:
-                data = os.read(socket.fileno(), REST_READ_BYTES)
-            except OSError:
-                return
-            if not data:
-                return
-            self.data_received(data)
 
     def pause_writing(self) -> None:
         assert self.peer is not None
@@ -103,3 +88,24 @@ class NetConnection(asyncio.Protocol):
     def abort(self) -> None:
         if self.transport is not None:
             self.transport.abort()
+
+    def tell(self, text: str) -> None:
+        """Tell the operator what happened to this connection below MQTT."""
+        self._driver.tell(self, text)
+
+
+def read_rest(transport: asyncio.Transport, data_received: Callable[[bytes], None]) -> None:
+    """Read what the peer sent before it went.
+
+    A client that leaves with unread data resets the connection. If that shows in a write of ours,
+    its last acknowledgements and its DISCONNECT still lie unread in our socket.
+    """
+    socket = transport.get_extra_info("socket")
+    for _ in range(REST_READS_MAX):
+        try:
+            data = os.read(socket.fileno(), REST_READ_BYTES)
+        except OSError:
+            return
+        if not data:
+            return
+        data_received(data)

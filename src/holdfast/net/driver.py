@@ -15,6 +15,7 @@ from holdfast.auth.interface import Authenticator
 from holdfast.broker.broker import Broker
 from holdfast.broker.connection import Connection
 from holdfast.broker.delivery import COUNT, ReadWanted
+from holdfast.broker.events import WARNING, Event
 from holdfast.broker.listener_rules import ListenerRules
 from holdfast.errors import StoreError, StoreFull
 from holdfast.net.connection import NetConnection
@@ -146,6 +147,12 @@ class Driver:
     def lost(self, connection: NetConnection) -> None:
         self._lost.append(connection)
         self._schedule()
+
+    def tell(self, connection: NetConnection, text: str) -> None:
+        """Tell the operator why a connection is ended below MQTT."""
+        if connection.peer is not None:
+            event = Event(WARNING, text, connection.peer.client_id, connection.peer.address)
+            self._event_log.report([event], self._clock_ms())
 
     # --- the turn
 

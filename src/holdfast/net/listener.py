@@ -9,6 +9,7 @@ from typing import Final, final
 from holdfast.broker.listener_rules import ALL_VERSIONS, ListenerRules
 from holdfast.config import Address, ListenAddress, ListenerSettings, Settings, UnixAddress
 from holdfast.net.connection import NetConnection
+from holdfast.net.websocket import over_websocket
 from holdfast.protocol.packets import MQTT_3_1, MQTT_3_1_1, MQTT_5_0
 
 BACKLOG: Final = 4096  # connections that the kernel accepts before the loop takes them
@@ -41,13 +42,16 @@ async def listen(
     """Listen as the settings have it. An OSError names the address."""
     loop = asyncio.get_running_loop()
     address = settings.address
+    make_protocol: Callable[[], asyncio.Protocol] = make_connection
+    if settings.websocket is not None:
+        make_protocol = over_websocket(settings, make_connection)
     try:
         if isinstance(address, UnixAddress):
-            server = await loop.create_unix_server(make_connection, address.path, backlog=BACKLOG)
+            server = await loop.create_unix_server(make_protocol, address.path, backlog=BACKLOG)
             os.chmod(address.path, int(settings.unix_mode, 8))
             return Listener(server, [address])
         server = await loop.create_server(
-            make_connection, address.host, address.port, backlog=BACKLOG
+            make_protocol, address.host, address.port, backlog=BACKLOG
         )
     except OSError as error:
         is_lookup = isinstance(error, socket.gaierror)

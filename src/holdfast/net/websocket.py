@@ -1,0 +1,299 @@
+"""MQTT over WebSocket: a layer between a transport, TCP or TLS, and the connection on top.
+
+It is the protocol of the transport below, and the transport of the connection above: that one
+reads, writes and closes as over TCP. What is written at once is one frame. ``docs/internals/
+websocket.md`` has the reasons.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, cast, final
+
+from holdfast.net.connection import CLOSE_TIMEOUT_S, NetConnection, read_rest
+from holdfast.net.upgrade import Answer, Upgrade
+from holdfast.protocol.websocket import (
+    NORMAL_CLOSURE,
+    FrameReader,
+    close_frame,
+    data_header,
+    ping_frame,
+    pong_frame,
+)
+
+if TYPE_CHECKING:
+    from holdfast.config.listeners import ListenerSettings, WebSocketSettings
+
+# Behind our last word the peer may say so much, as it cannot know yet; more is not for us.
+LAST_BYTES_MAX: Final = 1024 * 1024
+# Up to this size a frame is put together, above it its header is written apart.
+COPIED_BYTES_MAX: Final = 16 * 1024
+# A look at the silence that comes so late says nothing: whoever answered was not heard.
+LATE_S: Final = 1.0
+
+WAIT: Final = 0
+PING: Final = 1
+GIVE_UP: Final = 2
+
+
+def over_websocket(
+    settings: "ListenerSettings", make_connection: Callable[[], NetConnection]
+) -> Callable[[], asyncio.Protocol]:
+    """What makes the protocol of each connection that a listener for WebSocket accepts."""
+    websocket = settings.websocket
+    assert websocket is not None
+    is_3_1_spoken = "3.1" in settings.versions
+    return lambda: WebSocket(make_connection(), websocket, is_3_1_spoken=is_3_1_spoken)
+
+
+@final
+class WebSocket(asyncio.Protocol):
+    """One WebSocket, from its HTTP request to its end.
+
+    The connection on top is there from the start: the time to CONNECT includes the request.
+    """
+
+    def __init__(
+        self, connection: NetConnection, settings: "WebSocketSettings", *, is_3_1_spoken: bool
+    ) -> None:
+        self.connection = connection
+        self._interval_s = settings.ping_interval_s
+        self._transport: asyncio.Transport | None = None
+        self._upgrade: Upgrade | None = Upgrade(settings, is_3_1_spoken=is_3_1_spoken)
+        self._reader = FrameReader()
+        self._loop = asyncio.get_running_loop()
+        self._silence: Silence | None = None
+        self._timer: asyncio.TimerHandle | None = None  # of the next look at it, or of the end
+        self._is_writing_paused = False
+        self._is_reading_paused = False
+        self.is_ending = False  # our last word is said
+        self._last_bytes = 0  # that came behind it
+
+    # --- what the transport reports
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self.connection.connection_made(WebSocketTransport(self, self._transport))
+
+    def data_received(self, data: bytes) -> None:
+        if self.is_ending:
+            self._last_words(data)
+            return
+        if self._silence is not None:
+            self._silence.heard(self._loop.time())
+        elif self._upgrade is not None:
+            answer = self._upgrade.receive(data)
+            if answer is None or not self._opened(answer):
+                return
+            data = answer.rest
+        reader = self._reader
+        mqtt = reader.receive(data)
+        if mqtt:
+            self.connection.data_received(mqtt)
+        if reader.ping is not None and not self._is_writing_paused:
+            self._pong()
+        if reader.close_code:
+            self._closed_by_peer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and not self.is_ending and self._transport is not None:
+            read_rest(self._transport, self.data_received)
+        self._transport = None
+        self._stop_timer()
+        self.connection.connection_lost(None)
+
+    def pause_writing(self) -> None:
+        self._is_writing_paused = True
+        self.connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._is_writing_paused = False
+        if self._reader.ping is not None and not self.is_ending:
+            self._pong()
+        self.connection.resume_writing()
+
+    # --- what the connection on top asks for
+
+    def write(self, data: bytes) -> None:
+        """Send MQTT, as one frame."""
+        if self.is_ending or self._upgrade is not None or self._transport is None:
+            return
+        header = data_header(len(data))
+        if len(data) <= COPIED_BYTES_MAX:
+            self._transport.write(header + data)
+        else:
+            self._transport.writelines((header, data))
+
+    def pause_reading(self, is_paused: bool) -> None:
+        if self._transport is None or self.is_ending:
+            return
+        self._is_reading_paused = is_paused
+        if is_paused:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Say the last word once all is written, and close when the peer has answered it."""
+        if self._upgrade is not None:
+            self._end(self._upgrade.timed_out().data)  # That is why, before it is open.
+        else:
+            self._end(close_frame(NORMAL_CLOSURE, ""))
+
+    # --- the inner working
+
+    def _opened(self, answer: Answer) -> bool:
+        """Send the answer to the request; whether the WebSocket is open now."""
+        assert self._transport is not None
+        if answer.refusal:
+            self.connection.tell(f"refused: {answer.refusal}")
+            self._end(answer.data)
+            return False
+        self._upgrade = None
+        self._transport.write(answer.data)
+        if self._interval_s > 0:
+            self._silence = Silence(self._interval_s, self._loop.time())
+            self._timer = self._loop.call_at(self._silence.due_s, self._look)
+        return True
+
+    def _pong(self) -> None:
+        assert self._reader.ping is not None
+        if self._transport is not None:
+            self._transport.write(pong_frame(self._reader.ping))
+        self._reader.ping = None
+
+    def _closed_by_peer(self) -> None:
+        """The peer has closed, or has sent what it must not: answer that, and close."""
+        reader = self._reader
+        if reader.fault:
+            self.connection.tell(f"closed: {reader.fault}")
+        self._end(close_frame(reader.close_code, reader.fault))
+        if not reader.fault and self._transport is not None:
+            self._transport.close()
+
+    def _end(self, last_word: bytes) -> None:
+        """Write this, then wait a while for the peer to close.
+
+        Closed at once, with something of the peer unread, the connection would be reset, and what
+        was written last could be lost.
+        """
+        transport = self._transport
+        if self.is_ending or transport is None or transport.is_closing():
+            return
+        self.is_ending = True
+        is_http = self._upgrade is not None
+        self._upgrade = None
+        self._stop_timer()
+        transport.write(last_word)
+        if transport.can_write_eof():
+            transport.write_eof()
+        elif is_http:  # over TLS, which has no half of a close
+            transport.close()
+        if self._is_reading_paused:
+            transport.resume_reading()
+        self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, transport.abort)
+
+    def _last_words(self, data: bytes) -> None:
+        """Leave unread what comes behind our last word, but for a close frame that answers it."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._last_bytes += len(data)
+        if self._last_bytes > LAST_BYTES_MAX:
+            transport.abort()
+            return
+        if not self._reader.close_code:
+            self._reader.receive(data)
+            if self._reader.close_code:
+                transport.close()
+
+    def _look(self) -> None:
+        """Look whether the peer is still there."""
+        silence, transport = self._silence, self._transport
+        assert silence is not None
+        if transport is None or self.is_ending:
+            return
+        now_s = self._loop.time()
+        if self._is_reading_paused or self._is_writing_paused:
+            silence.heard(now_s)  # Its pong would not come through.
+        found = silence.look(now_s)
+        if found == GIVE_UP:
+            self.connection.tell(f"closed: no answer to a ping within {self._interval_s:g} s")
+            transport.abort()
+            return
+        if found == PING:
+            transport.write(ping_frame(b""))
+        self._timer = self._loop.call_at(silence.due_s, self._look)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+@final
+class Silence:
+    """How long a peer has said nothing, and what to do about it. Times are in seconds."""
+
+    def __init__(self, interval_s: float, now_s: float) -> None:
+        self.due_s = now_s + interval_s  # when to look
+        self._interval_s = interval_s
+        self._heard_s = now_s
+        self._is_pinged = False  # since then
+
+    def heard(self, now_s: float) -> None:
+        """Something has come, no matter what."""
+        self._heard_s = now_s
+        self._is_pinged = False
+
+    def look(self, now_s: float) -> int:
+        """WAIT, PING, or GIVE_UP if a ping was not answered; ``due_s`` is when to look next."""
+        if now_s - self.due_s > LATE_S:
+            self.heard(now_s)
+        if self._is_pinged:
+            return GIVE_UP
+        if now_s - self._heard_s < self._interval_s:
+            self.due_s = self._heard_s + self._interval_s
+            return WAIT
+        self._is_pinged = True
+        self.due_s = now_s + self._interval_s
+        return PING
+
+
+@final
+class WebSocketTransport(asyncio.Transport):
+    """The transport of the connection on top."""
+
+    def __init__(self, websocket: WebSocket, below: asyncio.Transport) -> None:
+        super().__init__()
+        self._websocket = websocket
+        self._below = below
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self._below.get_extra_info(name, default)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._below.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_size(self) -> int:
+        return self._below.get_write_buffer_size()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._websocket.write(bytes(data))
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.write(b"".join(list_of_data))
+
+    def pause_reading(self) -> None:
+        self._websocket.pause_reading(True)
+
+    def resume_reading(self) -> None:
+        self._websocket.pause_reading(False)
+
+    def is_closing(self) -> bool:
+        return self._websocket.is_ending or self._below.is_closing()
+
+    def close(self) -> None:
+        self._websocket.close()
+
+    def abort(self) -> None:
+        self._below.abort()

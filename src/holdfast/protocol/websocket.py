@@ -1,0 +1,233 @@
+"""WebSocket frames, the server's side: MQTT out of what a client sends, and into what it is sent.
+
+A frame's payload is handed on as it comes and no message is put together: MQTT does not care where
+frames end, and a frame of any announced size costs no memory. ``docs/internals/websocket.md`` says
+why this is not left to a library.
+
+Source: RFC 6455 §5 and §7; MQTT 5.0 §6.0 and MQTT 3.1.1 §6.0.
+"""
+
+from typing import Final, final
+
+from mypy_extensions import i64
+
+# Close codes.
+NORMAL_CLOSURE: Final = 1000
+GOING_AWAY: Final = 1001
+FRAME_ERROR: Final = 1002
+UNSUPPORTED_DATA: Final = 1003
+INVALID_TEXT: Final = 1007
+NO_CODE: Final = 1005  # stands for a close frame without a code, and is never sent
+
+CONTROL_BYTES_MAX: Final = 125  # payload of a control frame
+
+_CONTINUATION: Final = 0x0
+_TEXT: Final = 0x1
+_BINARY: Final = 0x2
+_CLOSE: Final = 0x8
+_PING: Final = 0x9
+_PONG: Final = 0xA
+
+_FIN: Final = 0x80
+_RESERVED: Final = 0x70
+_MASKED: Final = 0x80
+_LENGTH_16: Final = 126  # the length is in the two bytes behind
+_LENGTH_64: Final = 127  # or in the eight
+_LENGTH_16_MAX: Final = 0xFFFF
+_KEY_BYTES: Final = 4
+
+
+@final
+class FrameReader:
+    """One connection's frames from the client.
+
+    After each ``receive``: ``ping`` is the payload of the newest ping that is not answered, None
+    for none, and whoever answers it sets it back. ``close_code`` is 0 while the connection is
+    open; then the code that the client closed it with, or, with ``fault`` not empty, the one to
+    close it with for what the client did. Nothing is read after that.
+    """
+
+    def __init__(self) -> None:
+        self.ping: bytes | None = None
+        self.close_code = 0
+        self.fault = ""
+        self._rest = b""  # of a header or control frame that has not come whole
+        self._left = 0  # bytes of a data frame's payload that are still to come; may exceed 62 bits
+        self._key = b""  # for the next of them on
+        self._is_final = True  # the data frame under way, or the last one, ends its message
+        # What came of data frames in this call, and the bytes that unmask it.
+        self._parts: list[bytes] = []
+        self._keys: list[bytes] = []
+
+    def receive(self, data: bytes) -> bytes:
+        """The MQTT bytes in ``data``, which is the next that came, cut anywhere."""
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        position: i64 = 0
+        end: i64 = len(data)
+        while position < end and self.close_code == 0:
+            if self._left > 0:
+                position = self._payload(data, position, end)
+                continue
+            start: i64 = position
+            position = self._frame(data, start, end)
+            if position == start:
+                self._rest = data[start:]
+                break
+        return self._unmasked()
+
+    def _payload(self, data: bytes, start: i64, end: i64) -> i64:
+        """Take what is there of a frame that has begun before; the place behind it."""
+        size: i64 = end - start
+        if self._left < size:
+            size = self._left
+        self._parts.append(data[start : start + size])
+        self._keys.append((self._key * (size // _KEY_BYTES + 1))[:size])
+        self._left -= size
+        turn: i64 = size % _KEY_BYTES
+        self._key = self._key[turn:] + self._key[:turn]
+        return start + size
+
+    def _frame(self, data: bytes, start: i64, end: i64) -> i64:
+        """Take the frame that begins at ``start``; the place behind it, or ``start`` to wait.
+
+        What is wrong with it shows in its first two bytes, before the rest of it is there.
+        """
+        if end - start < 2:
+            return start
+        first: i64 = data[start]
+        length: i64 = data[start + 1] & ~_MASKED
+        is_plain = first == _FIN | _BINARY and self._is_final and data[start + 1] >= _MASKED
+        if not is_plain and self._is_wrong(first, data[start + 1]):
+            return end
+        body: i64 = start + 2 + _KEY_BYTES
+        if length >= _LENGTH_16:
+            body += 2 if length == _LENGTH_16 else 8
+        if end < body:
+            return start
+        if first & 0x08:
+            if end < body + length:
+                return start
+            self._control(first & 0x0F, _unmask(data[body : body + length], data[body - 4 : body]))
+            return body + length
+        if length >= _LENGTH_16 and not self._take_long(data[start + 2 : body - 4]):
+            return end
+        self._is_final = first >= _FIN
+        if length < _LENGTH_16 and body + length <= end:
+            # The usual frame: small, and all of it is there.
+            if length > 0:
+                self._parts.append(data[body : body + length])
+                self._keys.append((data[body - 4 : body] * 32)[:length])
+            return body + length
+        if length < _LENGTH_16:
+            self._left = length
+        self._key = data[body - 4 : body]
+        return body
+
+    def _is_wrong(self, first: i64, second: i64) -> bool:
+        """Find the fault in the first two bytes of a frame; what has none is no plain binary."""
+        kind: i64 = first & 0x0F
+        if first & _RESERVED:
+            self._fail(FRAME_ERROR, "a reserved bit is set, and no extension was agreed on")
+        elif second < _MASKED:
+            self._fail(FRAME_ERROR, "a frame of the client is not masked")
+        elif kind in (_CLOSE, _PING, _PONG):
+            if first < _FIN:
+                self._fail(FRAME_ERROR, "a control frame is fragmented")
+            elif second & ~_MASKED > CONTROL_BYTES_MAX:
+                self._fail(FRAME_ERROR, f"a control frame has more than {CONTROL_BYTES_MAX} bytes")
+        elif kind == _TEXT:
+            # [MQTT-6.0.0-1]
+            self._fail(UNSUPPORTED_DATA, "MQTT takes binary frames, a text frame came")
+        elif kind == _BINARY:
+            if not self._is_final:
+                self._fail(FRAME_ERROR, "a message begins within another")
+        elif kind != _CONTINUATION:
+            self._fail(FRAME_ERROR, f"the opcode {kind} is reserved")
+        elif self._is_final:
+            self._fail(FRAME_ERROR, "a message goes on that has not begun")
+        return self.close_code != 0
+
+    def _take_long(self, number: bytes) -> bool:
+        """Take the length of a data frame from its own two or eight bytes, if it is right."""
+        self._left = int.from_bytes(number, "big")
+        if self._left < _LENGTH_16 or (len(number) == 8 and self._left <= _LENGTH_16_MAX):
+            self._fail(FRAME_ERROR, "a length takes more bytes than it needs")
+        elif number[0] >= 0x80 and len(number) == 8:
+            self._fail(FRAME_ERROR, "a length has more than 63 bits")
+        return self.close_code == 0
+
+    def _control(self, kind: i64, payload: bytes) -> None:
+        if kind == _PING:
+            # Only the newest need be answered: a flood of them makes no flood of ours.
+            self.ping = payload
+        elif kind == _CLOSE:
+            self._take_close(payload)
+
+    def _take_close(self, payload: bytes) -> None:
+        if not payload:
+            self.close_code = NO_CODE
+            return
+        code = int.from_bytes(payload[:2], "big")
+        is_known = 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+        if len(payload) == 1 or not is_known:
+            self._fail(FRAME_ERROR, "a close frame has no code that may be sent")
+            return
+        try:
+            payload[2:].decode()
+        except UnicodeDecodeError:
+            self._fail(INVALID_TEXT, "the reason of a close frame is not UTF-8")
+            return
+        self.close_code = code
+
+    def _fail(self, code: int, fault: str) -> None:
+        self.close_code = code
+        self.fault = fault
+
+    def _unmasked(self) -> bytes:
+        """What was taken, unmasked all at once: that costs less than frame by frame."""
+        parts = self._parts
+        if not parts:
+            return b""
+        if len(parts) == 1:
+            data = _unmask(parts[0], self._keys[0])
+        else:
+            data = _unmask(b"".join(parts), b"".join(self._keys))
+        parts.clear()
+        self._keys.clear()
+        return data
+
+
+def _unmask(data: bytes, key: bytes) -> bytes:
+    """``data`` with ``key`` over it, which is repeated if it is shorter."""
+    size = len(data)
+    if len(key) < size:
+        key = key * (size // _KEY_BYTES + 1)
+    number = int.from_bytes(data, "little") ^ int.from_bytes(key[:size], "little")
+    return number.to_bytes(size, "little")
+
+
+def data_header(size: int) -> bytes:
+    """What goes before ``size`` bytes of MQTT to make them one binary frame [MQTT-6.0.0-1]."""
+    if size < _LENGTH_16:
+        return bytes((_FIN | _BINARY, size))
+    if size <= _LENGTH_16_MAX:
+        return bytes((_FIN | _BINARY, _LENGTH_16)) + size.to_bytes(2, "big")
+    return bytes((_FIN | _BINARY, _LENGTH_64)) + size.to_bytes(8, "big")
+
+
+def ping_frame(payload: bytes) -> bytes:
+    """A ping, of at most 125 bytes."""
+    return bytes((_FIN | _PING, len(payload))) + payload
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """The answer to a ping of this payload."""
+    return bytes((_FIN | _PONG, len(payload))) + payload
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """A close frame; NO_CODE gives one without code. A reason of at most 123 bytes."""
+    payload = b"" if code == NO_CODE else code.to_bytes(2, "big") + reason.encode()
+    return bytes((_FIN | _CLOSE, len(payload))) + payload
