@@ -17,6 +17,7 @@ FUZZ_SEED ?= 1
 MINUTES ?= 2
 SEEDS ?= 1000
 SEED ?=
+ATTACKS ?=
 
 VENV := .venv
 STAMPS := $(VENV)/.stamps
@@ -38,7 +39,7 @@ PURE_TESTS := $(wildcard tests/test_build.py tests/test_errors.py tests/test_mes
 	tests/store/test_records.py)
 
 .PHONY: help setup serve test lint types test-installed test-interpreted conformance bench \
-	fuzz sim crash clean
+	fuzz sim crash hostile clean
 
 help:
 	@echo 'make serve         build and start the broker on $(LISTEN), with its data in $(DATA_DIR)'
@@ -50,9 +51,11 @@ help:
 	@echo 'make fuzz          try $(FUZZ_INPUTS) inputs on the protocol and the broker, with seed $(FUZZ_SEED)'
 	@echo 'make sim           live $(SEEDS) simulated lives of the broker, or SEED=7 alone with its trace'
 	@echo 'make crash         kill, stop and starve a real broker under load for $(MINUTES) minutes'
+	@echo 'make hostile       attack a real broker in every way, and measure its honest clients'
 	@echo 'make clean         remove all that was built (not $(DATA_DIR))'
-	@echo 'Variables: LISTEN, DATA_DIR, FUZZ_INPUTS, FUZZ_SEED, SEEDS, SEED, MINUTES, BENCH (options of'
-	@echo '           make bench), PYTHON, HOLDFAST_PURE=1 (build without compiling)'
+	@echo 'Variables: LISTEN, DATA_DIR, FUZZ_INPUTS, FUZZ_SEED, SEEDS, SEED, MINUTES, ATTACKS (names'
+	@echo '           for make hostile), BENCH (options of make bench), PYTHON, HOLDFAST_PURE=1'
+	@echo '           (build without compiling)'
 
 setup: $(BUILT)
 	@echo "ready: $(VENV)/bin/holdfast, $$($(VENV)/bin/holdfast --version)"
@@ -112,6 +115,10 @@ fuzz: $(BUILT) $(STAMPS)/test-tools
 
 crash: $(BUILT) $(STAMPS)/test-tools
 	@$(VENV)/bin/python -m tests.crash --minutes '$(MINUTES)'
+
+hostile: $(BUILT) $(STAMPS)/test-tools
+	@$(VENV)/bin/python -m tests.hostile $(ATTACKS)
+
 # Interpreted, because only then are the broker's inner bounds made tiny.
 sim: $(BUILT) $(STAMPS)/test-tools
 	@PYTHONPATH=src $(VENV)/bin/python -m tests.sim --seeds '$(SEEDS)' $(if $(SEED),--seed '$(SEED)')

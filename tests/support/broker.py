@@ -25,7 +25,7 @@ class NewBroker(Protocol):
         folder: str = "data",
         *,
         store: str | None = None,
-        settings: Mapping[str, str | int] | None = None,
+        settings: Mapping[str, str | int | float] | None = None,
     ) -> "BrokerProcess": ...
 
 
@@ -39,7 +39,7 @@ def holdfast_command() -> str:
     return str(command)
 
 
-def _toml(value: str | int) -> str:
+def _toml(value: str | int | float) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
@@ -55,7 +55,7 @@ class BrokerProcess:
         data_dir: Path,
         *,
         store: str | None = None,
-        settings: Mapping[str, str | int] | None = None,
+        settings: Mapping[str, str | int | float] | None = None,
         port: int = 0,
     ) -> None:
         self.data_dir = data_dir

@@ -1,0 +1,8 @@
+"""All attacks."""
+
+from typing import Final
+
+from tests.hostile import connections
+from tests.hostile.scene import Attack
+
+ATTACKS: Final[tuple[Attack, ...]] = (*connections.ATTACKS,)

@@ -1,0 +1,204 @@
+"""An attack, and the scene it plays in: a real broker, honest clients, and a look at both."""
+
+import random
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.support.broker import BrokerProcess
+from tests.support.process import Process, eventually
+from tests.support.wire import Wire
+
+MIB: Final = 1024 * 1024
+SERVICE_PATIENCE_S: Final = 60.0  # for a round trip of the honest pair, at the worst
+CALM_TRIPS: Final = 50  # round trips before the attack, so that all that is lazy is done
+
+
+class Honest:
+    """The honest pair, in a process of its own; see ``honest``."""
+
+    def __init__(self, port: int, login: tuple[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", "tests.hostile.honest", str(port), *(login or ())]
+        self._process = Process(command)
+
+    @property
+    def trips_us(self) -> list[int]:
+        """Microseconds of every round trip so far; AssertionError if the pair lost its service."""
+        lines = self._process.lines
+        assert not lines or lines[-1].isdecimal(), f"the honest clients: {lines[-1]}"
+        return [int(line) for line in lines]
+
+    def wait(self, trips: int) -> None:
+        """Wait until so many more round trips are made."""
+        goal = len(self.trips_us) + trips
+        eventually(lambda: len(self.trips_us) >= goal, "the honest clients", SERVICE_PATIENCE_S)
+
+    def end(self) -> None:
+        """The pair compares what was acknowledged with what came, and goes."""
+        self._process.write_line("end")
+        self._process.wait_line("^kept$")
+        assert self._process.wait() == 0
+
+    def kill(self) -> None:
+        if self._process.is_running:
+            self._process.kill9()
+
+
+class ServerLook:
+    """What the kernel says of the server process."""
+
+    def __init__(self, pid: int) -> None:
+        self._folder = Path(f"/proc/{pid}")
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._status("VmRSS")
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory since ``forget_peak``."""
+        return self._status("VmHWM")
+
+    def forget_peak(self) -> None:
+        (self._folder / "clear_refs").write_text("5")
+
+    @property
+    def open_files(self) -> int:
+        return len(list((self._folder / "fd").iterdir()))
+
+    def _status(self, key: str) -> int:
+        text = (self._folder / "status").read_text()
+        found = re.search(rf"^{key}:\s+(\d+) kB$", text, re.MULTILINE)
+        assert found is not None, text
+        return int(found[1]) * 1024
+
+
+@dataclass
+class Scene:
+    """What an attack gets: whom to attack, how large it is to be, and where to note what came."""
+
+    broker: BrokerProcess
+    honest: Honest
+    server: ServerLook
+    size: int
+    is_full: bool
+    chance: random.Random
+    stack: ExitStack
+    noted: Counter[str] = field(default_factory=Counter)
+
+    def dial(self) -> Wire:
+        """A connection that is closed when the attack is over."""
+        return self.stack.enter_context(Wire(self.broker.port))
+
+    @contextmanager
+    def dialled(self) -> Iterator[Wire]:
+        with Wire(self.broker.port) as wire:
+            yield wire
+
+    def note(self, what: str, count: int = 1) -> None:
+        """Count an outcome, for the table."""
+        self.noted[what] += count
+
+    def serve_on(self) -> None:
+        """The attack stands as it is: the honest clients are to be served all the same."""
+        self.honest.wait(500 if self.is_full else 20)
+
+    def trips_from_here(self) -> Callable[[], bool]:
+        """Tells whether the honest pair has made its round trips since this call.
+
+        What has no end of its own goes on until then.
+        """
+        wanted = len(self.honest.trips_us) + (500 if self.is_full else 20)
+        return lambda: len(self.honest.trips_us) >= wanted
+
+    def until_gone(self, files: int) -> None:
+        """Wait until the server has no more open files than this."""
+        eventually(lambda: self.server.open_files <= files, "the server closes its sockets")
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack in its two sizes.
+
+    ``memory_bytes``: what the server may need above what it had, for a size. ``log_lines``: the
+    most that the attack may make it write. ``settings`` of the broker. ``small_settings`` come on
+    top where only the small one could not wait.
+    """
+
+    name: str
+    title: str
+    run: Callable[[Scene], None]
+    small: int
+    full: int
+    memory_bytes: Callable[[int], int]
+    log_lines: int = 1100
+    settings: Mapping[str, str | int | float] = field(default_factory=dict)
+    small_settings: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured of one attack. Times in microseconds, memory in bytes."""
+
+    attack: Attack
+    size: int
+    before_us: list[int]
+    during_us: list[int]
+    memory_bytes: int
+    bound_bytes: int
+    log_lines: int
+    noted: Counter[str]
+
+    def check(self) -> None:
+        """Hold the attack to its bounds."""
+        used = f"{self.memory_bytes / MIB:.1f} MiB, the bound is {self.bound_bytes / MIB:.1f}"
+        assert self.memory_bytes <= self.bound_bytes, f"{self.attack.name} took {used}"
+        lines = f"{self.log_lines} lines, the bound is {self.attack.log_lines}"
+        assert self.log_lines <= self.attack.log_lines, f"{self.attack.name} wrote {lines}"
+        assert self.during_us, "no honest message went round while the attack went on"
+
+
+def percentile(values: list[int], share: float) -> int:
+    """The value below which this share of all lies."""
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+
+
+def play(attack: Attack, folder: Path, *, is_full: bool, seed: int) -> Result:
+    """Start a broker and an honest pair, carry the attack out, and measure."""
+    settings = {**attack.settings, **({} if is_full else attack.small_settings)}
+    size = attack.full if is_full else attack.small
+    with (
+        BrokerProcess(folder / "data", settings=settings) as broker,
+        ExitStack() as keepers,
+    ):
+        server = ServerLook(broker.process.pid)
+        honest = Honest(broker.port)
+        keepers.callback(honest.kill)
+        honest.wait(500 if is_full else CALM_TRIPS)
+        before = len(honest.trips_us)
+        memory_bytes, log_lines = server.memory_bytes, len(broker.log_lines)
+        server.forget_peak()
+        with ExitStack() as stack:
+            chance = random.Random(seed)
+            scene = Scene(broker, honest, server, size, is_full, chance, stack)
+            attack.run(scene)
+            during = honest.trips_us[before:]
+        result = Result(
+            attack,
+            size,
+            honest.trips_us[:before],
+            during,
+            max(server.peak_bytes - memory_bytes, 0),
+            attack.memory_bytes(size),
+            len(broker.log_lines) - log_lines,
+            scene.noted,
+        )
+        honest.wait(5)  # the attack is over, and whoever stayed is served still
+        honest.end()
+    return result
