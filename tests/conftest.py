@@ -54,7 +54,7 @@ def new_broker(tmp_path: Path) -> Iterator[NewBroker]:
             folder: str = "data",
             *,
             store: str | None = None,
-            settings: Mapping[str, str | int] | None = None,
+            settings: Mapping[str, str | int | float] | None = None,
         ) -> BrokerProcess:
             return stack.enter_context(
                 BrokerProcess(tmp_path / folder, store=store, settings=settings)
