@@ -13,8 +13,7 @@ from typing import Final
 import uvloop
 
 from holdfast import __version__
-from holdfast.auth.building import build_chains
-from holdfast.auth.interface import Authenticator
+from holdfast.auth.building import Access, build_access
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import LOG_POLICIES, QUEUE_POLICIES, Limits
 from holdfast.broker.shared_group import SHARED_STRATEGIES
@@ -24,6 +23,7 @@ from holdfast.logs import get_logger, setup_logging
 from holdfast.net.clock import Clock
 from holdfast.net.listener import Listener, listen, rules_of
 from holdfast.net.service import Reopen, Service
+from holdfast.net.watching import Reloader, Watcher
 from holdfast.protocol.reason_codes import SERVER_MOVED, USE_ANOTHER_SERVER
 from holdfast.store.interface import Store
 from holdfast.store.lock import DataLock
@@ -59,50 +59,49 @@ def run(settings: Settings) -> int:
     check_settings(settings)
     _raise_file_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    authenticators: dict[str, Authenticator] = dict(build_chains(settings))
-    if settings.store == "memory":
-        _log.warning("--store memory: nothing survives the end of this process")
-        return _run_on(settings, authenticators, MemoryStore(), None)
-    lock = DataLock(settings.data_dir)
+    access = build_access(settings)
+    watcher = Watcher(access.parts)
+    access.read()
     try:
-        return _run_on_disk(settings, authenticators)
+        if settings.store == "memory":
+            _log.warning("--store memory: nothing survives the end of this process")
+            return _run_on(settings, access, watcher, MemoryStore(), None)
+        lock = DataLock(settings.data_dir)
+        try:
+            return _run_on_disk(settings, access, watcher)
+        finally:
+            lock.release()
     finally:
-        lock.release()
+        access.close()
 
 
-def _run_on_disk(settings: Settings, authenticators: dict[str, Authenticator]) -> int:
+def _run_on_disk(settings: Settings, access: Access, watcher: Watcher) -> int:
     """Run on the store of the data folder, which is repaired first if it is damaged."""
     opener = StoreOpener(settings.data_dir, strict=settings.store_strict)
     reopen = opener.open_again if settings.store_recovery == "retry" else None
     try:
-        code = _run_on(settings, authenticators, opener.open(), reopen)
+        code = _run_on(settings, access, watcher, opener.open(), reopen)
     except StoreCorrupt:
         if opener.was_repaired:
             raise
         # Met while the sessions were loaded, in a store that had not been looked at whole.
-        code = _run_on(settings, authenticators, opener.open(distrust=True), reopen)
+        code = _run_on(settings, access, watcher, opener.open(distrust=True), reopen)
     if code == EXIT_STOPPED:
         opener.mark_closed()
     return code
 
 
 def _run_on(
-    settings: Settings,
-    authenticators: dict[str, Authenticator],
-    store: Store,
-    reopen: Reopen | None,
+    settings: Settings, access: Access, watcher: Watcher, store: Store, reopen: Reopen | None
 ) -> int:
     try:
-        return uvloop.run(_serve(settings, authenticators, store, reopen))
+        return uvloop.run(_serve(settings, access, watcher, store, reopen))
     finally:
         store.close()
 
 
 async def _serve(
-    settings: Settings,
-    authenticators: dict[str, Authenticator],
-    store: Store,
-    reopen: Reopen | None,
+    settings: Settings, access: Access, watcher: Watcher, store: Store, reopen: Reopen | None
 ) -> int:
     loop = asyncio.get_running_loop()
     gc.set_threshold(GC_ALLOCATIONS)
@@ -130,24 +129,27 @@ async def _serve(
         reopen=reopen,
         is_strict=settings.store_strict,
         clock_ms=clock,
-        authenticators=authenticators,
+        authenticators=access.chains,
         auth_threads=settings.auth_threads,
     )
+    reloader = Reloader(watcher, service.renew_identities)
     listeners: list[Listener] = []
     try:
         for listening in settings.all_listeners:
-            authenticator = authenticators.get(listening.title)
+            authenticator = access.chains.get(listening.title)
             methods = None if authenticator is None else authenticator.methods
             rules = rules_of(listening, settings, methods)
             listeners.append(await listen(listening, partial(service.protocol, rules)))
             check_reach(settings, listening, listeners[-1].addresses)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, service.end)
+        loop.add_signal_handler(signal.SIGHUP, reloader.reload)
         _announce(settings, store, service, listeners)
         await service.run()
     finally:
         for listener in listeners:
             listener.close()
+        reloader.stop()
         error = await service.stop()
     if error is None:
         _log.info("stopped")

@@ -1,6 +1,7 @@
 """From settings to the chains of the listeners."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from holdfast.auth.anonymous import NAME as ANONYMOUS
 from holdfast.auth.anonymous import AnonymousLink
@@ -15,11 +16,30 @@ from holdfast.config.authenticators import (
 from holdfast.errors import ConfigError
 
 
-def build_chains(settings: Settings) -> dict[str, Chain]:
-    """The chain of each listener that has one, by the listener's title.
+@dataclass(frozen=True, slots=True)
+class Access:
+    """All that decides who may connect.
 
-    Reads all files that the authenticators go by. Raises ConfigError.
+    ``chains`` are those of the listeners that have one, by the listener's title; ``parts`` is what
+    they are made of, which may be read anew and closed.
     """
+
+    chains: dict[str, Chain]
+    parts: tuple[Link, ...]
+
+    def read(self) -> None:
+        """Read all files for the first time. Raises ConfigError."""
+        for part in self.parts:
+            part.reload()
+
+    def close(self) -> None:
+        """Let go of what the parts hold."""
+        for part in self.parts:
+            part.close()
+
+
+def build_access(settings: Settings) -> Access:
+    """What the settings ask for; its files are still to be read. Raises ConfigError."""
     links: dict[str, Link] = {}
     for number, table in enumerate(settings.authenticators):
         if table.name in links or table.name == ANONYMOUS:
@@ -31,7 +51,10 @@ def build_chains(settings: Settings) -> dict[str, Chain]:
     chains = {
         listener.title: _chain(listener, settings, links) for listener in settings.all_listeners
     }
-    return {title: chain for title, chain in chains.items() if chain is not None}
+    return Access(
+        {title: chain for title, chain in chains.items() if chain is not None},
+        tuple(links.values()),
+    )
 
 
 def _chain(

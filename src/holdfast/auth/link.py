@@ -65,7 +65,7 @@ class Link(ABC):
         return ()
 
     def reload(self) -> None:  # noqa: B027 - most links have nothing to read
-        """Read anew what it goes by, whole or not at all.
+        """Read what it goes by, whole or not at all: before the first step, and on a change.
 
         Raises ConfigError if that is wrong, and what was there before stays.
         """

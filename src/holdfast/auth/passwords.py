@@ -35,7 +35,6 @@ class PasswordLink(Link):
         self._users: dict[str, Credentials] = {}
         # Verified in the place of a hash that is not there, so that the time tells nothing.
         self._nobody = self._hasher.hash(b"")
-        self.reload()
 
     @property
     def files(self) -> tuple[Path, ...]:
