@@ -13,6 +13,7 @@ from holdfast.config import (
     check_settings,
     load_settings,
     problems,
+    warnings,
 )
 from holdfast.errors import ConfigError
 
@@ -210,15 +211,15 @@ def test_a_listener_that_nobody_could_use_is_a_mistake(tmp_path: Path, toml: str
     [
         (
             'listen = ["127.0.0.1:1"]\n[[listeners]]\naddress = "127.0.0.1:1"\nname = "a"',
-            "listeners[0].address: expected an address once, 127.0.0.1:1 is there twice",
+            "listeners[0].address: expected each address once, 127.0.0.1:1 is there twice",
         ),
         (
             '[[listeners]]\naddress = "127.0.0.1:1"\n[[listeners]]\naddress = "127.0.0.1:1"',
-            "listeners[1].address: expected an address once, 127.0.0.1:1 is there twice",
+            "listeners[1].address: expected each address once, 127.0.0.1:1 is there twice",
         ),
         (
             '[[listeners]]\naddress = "unix:a"\n[[listeners]]\naddress = "unix:a"\nname = "b"',
-            "listeners[1].address: expected an address once, unix:a is there twice",
+            "listeners[1].address: expected each address once, unix:a is there twice",
         ),
         (
             '[[listeners]]\naddress = "127.0.0.1:0"\n[[listeners]]\naddress = "127.0.0.1:0"',
@@ -242,3 +243,213 @@ def test_any_free_port_may_be_asked_for_again(tmp_path: Path) -> None:
     assert complaints('listen = ["127.0.0.1:0", "127.0.0.1:0"]', tmp_path) == []
     toml = '[[listeners]]\naddress = "127.0.0.1:0"\n[[listeners]]\naddress = "127.0.0.1:0"\n'
     assert complaints(toml + 'name = "b"', tmp_path) == []
+
+
+def test_a_name_can_be_shown(tmp_path: Path) -> None:
+    for name in ("a\\nb", " ", "\\u001b[2J"):
+        toml = f'[[listeners]]\naddress = "127.0.0.1:0"\nname = "{name}"'
+        expected = "listeners[0].name: expected a name of printable characters"
+        assert complaints(toml, tmp_path) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("toml", "complaint"),
+    [
+        (
+            AUTHENTICATOR + AUTHENTICATOR,
+            (
+                "authenticators[1].name: expected a name that no other authenticator has, "
+                "not password_file"
+            ),
+        ),
+        (
+            '[[listeners]]\naddress = "127.0.0.1:1"\nauthenticators = ["passwordfile"]\n'
+            + AUTHENTICATOR,
+            (
+                "listeners[0].authenticators: expected some of password_file, not passwordfile; "
+                "did you mean password_file?"
+            ),
+        ),
+        (
+            '[[listeners]]\naddress = "127.0.0.1:1"\nauthenticators = ["a\\tb"]',
+            "listeners[0].authenticators: expected [[authenticators]] as well, not a?b",
+        ),
+        (
+            '[[listeners]]\naddress = "127.0.0.1:1"\nauthenticators = ["password_file", '
+            '"password_file"]\n' + AUTHENTICATOR,
+            "listeners[0].authenticators: expected each name once",
+        ),
+    ],
+)
+def test_authenticators_are_told_apart(tmp_path: Path, toml: str, complaint: str) -> None:
+    assert complaints(toml, tmp_path) == [complaint]
+
+
+def test_anonymous_is_no_name_of_an_authenticator(tmp_path: Path) -> None:
+    (complaint,) = complaints(f'{AUTHENTICATOR}name = "anonymous"', tmp_path)
+    assert complaint.startswith("authenticators[0].name: expected a name that no other")
+
+
+# --- listeners
+
+TLS = '[[listeners]]\naddress = "127.0.0.1:1"\ntls.certificate = "PEM"\ntls.key = "PEM"\n'
+
+
+@pytest.mark.parametrize(
+    ("toml", "complaint"),
+    [
+        (
+            'tls.client_certificates = "required"',
+            'listeners[0].tls.client_ca: is missing, which client_certificates = "required" needs',
+        ),
+        (
+            'tls.client_ca = "PEM"',
+            (
+                'listeners[0].tls.client_ca: expected client_certificates = "optional" or '
+                '"required" beside it'
+            ),
+        ),
+        (
+            'tls.crl = "PEM"',
+            (
+                'listeners[0].tls.crl: expected client_certificates = "optional" or "required" '
+                "beside it"
+            ),
+        ),
+        (
+            (
+                'tls.sni = [{server_name = "a.example", certificate = "PEM", key = "PEM"}, '
+                '{server_name = "A.example.", certificate = "PEM", key = "PEM"}]'
+            ),
+            (
+                "listeners[0].tls.sni[1].server_name: expected each name once, a.example is there "
+                "twice"
+            ),
+        ),
+        (
+            'proxy_protocol_from = ["10.0.0.1", "unix", "::/64", "10.0.0.1/8"]',
+            (
+                "listeners[0].proxy_protocol_from: expected addresses and networks, such as "
+                "10.0.0.0/8, not 10.0.0.1/8"
+            ),
+        ),
+        (
+            'proxy_protocol_from = ["proxy"]',
+            (
+                "listeners[0].proxy_protocol_from: expected addresses and networks, such as "
+                "10.0.0.0/8, not proxy"
+            ),
+        ),
+        (
+            "keep_alive_min_s = 9\nkeep_alive_max_s = 8",
+            "listeners[0].keep_alive_min_s: expected at most keep_alive_max_s, which is 8, not 9",
+        ),
+    ],
+)
+def test_a_listener_is_looked_at_whole(tmp_path: Path, toml: str, complaint: str) -> None:
+    pem = tmp_path / "a.pem"
+    pem.write_text("")
+    assert complaints((TLS + toml).replace("PEM", str(pem)), tmp_path) == [complaint]
+
+
+def test_keep_alive_bounds_of_broker_and_listener_fit_together(tmp_path: Path) -> None:
+    both = "keep_alive_min_s = 9\nkeep_alive_max_s = 8"
+    expected = "keep_alive_min_s: expected at most keep_alive_max_s, which is 8, not 9"
+    assert complaints(both, tmp_path) == [expected]
+    one = 'keep_alive_max_s = 8\n[[listeners]]\naddress = "127.0.0.1:1"\n'
+    assert complaints(one, tmp_path) == []
+    assert complaints(one + "keep_alive_min_s = 9", tmp_path) == [f"listeners[0].{expected}"]
+    assert complaints(one + "keep_alive_min_s = 9\nkeep_alive_max_s = 0", tmp_path) == []
+
+
+def test_certificates_that_no_client_is_asked_for_let_nobody_in(tmp_path: Path) -> None:
+    toml = '[[listeners]]\naddress = "127.0.0.1:1"\n[[authenticators]]\nkind = "certificate"'
+    assert complaints(toml, tmp_path) == [
+        (
+            'listeners[0].tls.client_certificates: expected "optional" or "required": only '
+            "certificates let clients in to 127.0.0.1:1"
+        )
+    ]
+
+
+# --- files
+
+
+def test_a_file_that_cannot_be_read_is_named_with_its_setting(tmp_path: Path) -> None:
+    toml = f'[[listeners]]\naddress = "127.0.0.1:1"\ntls.certificate = "{tmp_path}/a\\u0007"\n'
+    toml += f'tls.key = "{tmp_path}"\n[[authenticators]]\nkind = "password_file"\n'
+    toml += f'file = "{tmp_path}/holdfast.toml/b"'
+    assert complaints(toml, tmp_path) == [
+        f"listeners[0].tls.certificate: {tmp_path}/a? cannot be read: No such file or directory",
+        f"listeners[0].tls.key: {tmp_path} cannot be read: it is a folder",
+        f"authenticators[0].file: {tmp_path}/holdfast.toml/b cannot be read: Not a directory",
+    ]
+    expected = [f"acl_file: {tmp_path}/none cannot be read: No such file or directory"]
+    assert complaints(f'acl_file = "{tmp_path}/none"', tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "warning"),
+    [
+        (0o600, None),
+        (0o400, None),
+        (0o640, None),
+        (0o644, "has mode 0644, anyone on this machine can read it; chmod 600, or 640 for its"),
+        (0o660, "has mode 0660, others than its owner can write it; chmod 600, or 640 for its"),
+        (0o602, "has mode 0602, others than its owner can write it; chmod 600, or 640 for its"),
+    ],
+)
+def test_a_secret_that_others_can_read_is_warned_of(
+    tmp_path: Path, mode: int, warning: str | None
+) -> None:
+    for name in ("key", "certificate", "users"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "key").chmod(mode)
+    (tmp_path / "users").chmod(mode)
+    toml = f"""
+[[listeners]]
+address = "127.0.0.1:1"
+tls.certificate = "{tmp_path}/certificate"
+tls.key = "{tmp_path}/key"
+[[authenticators]]
+kind = "password_file"
+file = "{tmp_path}/users"
+"""
+    found = [str(one) for one in warnings(load(toml, tmp_path))]
+    if warning is None:
+        assert found == []
+    else:
+        assert found == [
+            f"listeners[0].tls.key: {tmp_path}/key {warning} group",
+            f"authenticators[0].file: {tmp_path}/users {warning} group",
+        ]
+
+
+# --- what works, and is likely not meant
+
+
+@pytest.mark.parametrize(
+    ("toml", "expected"),
+    [
+        ("", None),
+        (
+            'listen = ["0.0.0.0:1"]\nallow_anonymous = true',
+            "allow_anonymous: anyone who reaches 0.0.0.0:1 may read and write every topic",
+        ),
+        (
+            'listen = ["0.0.0.0:1"]\n[[authenticators]]\nkind = "password_file"\nfile = "u"',
+            "listen: 0.0.0.0:1 has no TLS: whoever is in the network between can read passwords",
+        ),
+        (
+            '[[listeners]]\naddress = "127.0.0.1:1"\nwebsocket = {}',
+            "listeners[0].websocket.origins: is empty: any page that is open in a browser on this",
+        ),
+        ('[[listeners]]\naddress = "127.0.0.1:1"\nwebsocket.origins = ["http://a"]', None),
+    ],
+)
+def test_what_is_likely_not_meant_is_warned_of(
+    tmp_path: Path, toml: str, expected: str | None
+) -> None:
+    found = [str(one) for one in warnings(load(toml, tmp_path))]
+    assert len(found) == (expected is not None)
+    assert expected is None or found[0].startswith(expected)

@@ -17,7 +17,7 @@ from holdfast.auth.building import Access, build_access
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import LOG_POLICIES, QUEUE_POLICIES, Limits
 from holdfast.broker.shared_group import SHARED_STRATEGIES
-from holdfast.config import ServerRedirect, Settings, check_reach, check_settings
+from holdfast.config import ServerRedirect, Settings, check_reach, check_settings, warnings
 from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.logs import get_logger, setup_logging
 from holdfast.net.clock import Clock
@@ -57,6 +57,8 @@ def run(settings: Settings) -> int:
     """
     setup_logging(level=settings.log_level, as_json=settings.log_json, stream=sys.stderr)
     check_settings(settings)
+    for warning in warnings(settings):
+        _log.warning(str(warning))
     _raise_file_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     access = build_access(settings)

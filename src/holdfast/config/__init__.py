@@ -1,6 +1,6 @@
 """Settings, from defaults, a TOML file, the environment and the command line."""
 
-from holdfast.config.checks import Problem, check_reach, check_settings, problems
+from holdfast.config.checks import Problem, check_reach, check_settings, problems, warnings
 from holdfast.config.listeners import ListenerSettings
 from holdfast.config.loading import ENVIRONMENT_PREFIX, load_settings
 from holdfast.config.settings import (
@@ -34,4 +34,5 @@ __all__ = [
     "check_settings",
     "load_settings",
     "problems",
+    "warnings",
 ]

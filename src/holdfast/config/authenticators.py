@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from holdfast.config.values import FilePath
+from holdfast.config.values import SecretFilePath
 
 
 class PasswordFileSettings(BaseModel):
@@ -14,7 +14,7 @@ class PasswordFileSettings(BaseModel):
 
     kind: Literal["password_file"] = Field(description="password_file.")
     name: str = Field(default="password_file", description="Its name in logs and listeners.")
-    file: FilePath = Field(description="File of users and the hashes of their passwords.")
+    file: SecretFilePath = Field(description="File of users and the hashes of their passwords.")
 
 
 class CertificateSettings(BaseModel):

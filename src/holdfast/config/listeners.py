@@ -4,7 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
-from holdfast.config.values import Address, FilePath, Origins, UrlPath, listen_address
+from holdfast.config.values import (
+    Address,
+    FilePath,
+    Origins,
+    SecretFilePath,
+    UrlPath,
+    listen_address,
+)
 
 ClientCertificates = Literal["none", "optional", "required"]
 CertificateIdentity = Literal["common_name", "dns_name", "email", "uri", "fingerprint"]
@@ -19,7 +26,7 @@ class SniSettings(BaseModel):
 
     server_name: str = Field(description="Name that the client asks for, such as mqtt.example.org.")
     certificate: FilePath = Field(description="File of its certificate chain, PEM.")
-    key: FilePath = Field(description="File of its private key, PEM.")
+    key: SecretFilePath = Field(description="File of its private key, PEM.")
 
 
 class TlsSettings(BaseModel):
@@ -28,7 +35,7 @@ class TlsSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     certificate: FilePath = Field(description="File of the server's certificate chain, PEM.")
-    key: FilePath = Field(description="File of its private key, PEM.")
+    key: SecretFilePath = Field(description="File of its private key, PEM.")
     minimum_version: TlsVersion = Field(default="1.2", description="Oldest version of TLS taken.")
     ciphers: str = Field(
         default="",

@@ -147,7 +147,15 @@ def file_path(value: object) -> Path:
     return Path(value)
 
 
-FilePath = Annotated[Path, PlainValidator(file_path)]
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """Marks the settings that name a file to read, and those whose file is a secret."""
+
+    is_secret: bool = False
+
+
+FilePath = Annotated[Path, PlainValidator(file_path), ReadFile()]
+SecretFilePath = Annotated[Path, PlainValidator(file_path), ReadFile(is_secret=True)]
 
 
 def url_path(value: object) -> str:
