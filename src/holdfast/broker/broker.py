@@ -487,6 +487,7 @@ class Broker:
             raise Refused(UNSUPPORTED_PROTOCOL_VERSION, detail)
         if self.limits.redirect_code != 0:
             raise Refused(self.limits.redirect_code, self.limits.redirect_detail)
+        self.sessions.name(connection, packet)
         if self._authentication.connect(connection, packet):
             self._carry_out(connection, packet, None)
 

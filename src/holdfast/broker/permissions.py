@@ -150,16 +150,16 @@ class Permissions:
         """The first rule that matches a topic."""
         levels = topic.split("/")
         is_dollar = topic.startswith("$")
-        index = 0
-        for rule in self.rules:
-            if rule.actions & mask != 0:
-                if rule.is_exact:
-                    if rule.topic_filter == topic:
-                        return index
-                elif not (is_dollar and rule.begins_with_wildcard):
-                    if match_levels(rule.levels, levels):
-                        return index
-            index += 1
+        for index, rule in enumerate(self.rules):
+            if rule.actions & mask == 0:
+                continue
+            if rule.is_exact:
+                if rule.topic_filter == topic:
+                    return index
+            elif not (is_dollar and rule.begins_with_wildcard) and match_levels(
+                rule.levels, levels
+            ):
+                return index
         return NO_RULE
 
     def _other_part(

@@ -6,6 +6,7 @@ Source: MQTT 5.0 §3.1, §3.2, §4.1; MQTT 3.1.1 §3.1.
 from typing import final
 
 from holdfast.broker.commits import Commits
+from holdfast.broker.connack import connack_properties
 from holdfast.broker.connection import CONNECTED, Connection
 from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import SESSION_EXPIRY, WILL_DUE, Deadlines
@@ -19,7 +20,7 @@ from holdfast.broker.session import Numbers, Session, Subscription
 from holdfast.broker.shared_group import Group
 from holdfast.broker.wills import check_will, message_of_will, stored_will, take_delay_s
 from holdfast.errors import Refused
-from holdfast.message import Properties, is_expired
+from holdfast.message import is_expired
 from holdfast.protocol.encode import encode
 from holdfast.protocol.packets import MQTT_5_0, Connack, Connect, Disconnect
 from holdfast.protocol.reason_codes import (
@@ -30,7 +31,6 @@ from holdfast.protocol.reason_codes import (
 )
 from holdfast.protocol.receiver import Qos2Receiver
 from holdfast.protocol.topics import is_shared, is_sys_topic
-from holdfast.protocol.wire import STRING_BYTES_MAX
 from holdfast.store.records import (
     OPEN,
     LossRecord,
@@ -88,6 +88,18 @@ class Sessions:
 
     # --- connecting
 
+    def name(self, connection: Connection, packet: Connect) -> None:
+        """Assign a client identifier if CONNECT has none: who judges the client is to know it.
+
+        Raises Refused before 5.0 for a session that is to be kept: 3.1.1 [MQTT-3.1.3-8].
+        """
+        if packet.client_id:
+            return
+        if packet.version != MQTT_5_0 and not packet.clean_start:
+            detail = "expected a client identifier with Clean Session 0"
+            raise Refused(CLIENT_IDENTIFIER_NOT_VALID, detail)
+        connection.client_id = f"auto-{self._instance}-{self._numbers.take()}"
+
     def connect(
         self,
         connection: Connection,
@@ -103,14 +115,7 @@ class Sessions:
         Source: [MQTT-3.1.4-3] to [MQTT-3.1.4-5].
         """
         is_v5 = packet.version == MQTT_5_0
-        client_id = packet.client_id
-        if not client_id:
-            if not is_v5 and not packet.clean_start:
-                # 3.1.1 [MQTT-3.1.3-8]
-                detail = "expected a client identifier with Clean Session 0"
-                raise Refused(CLIENT_IDENTIFIER_NOT_VALID, detail)
-            client_id = f"auto-{self._instance}-{self._numbers.next}"
-            connection.client_id = client_id
+        client_id = connection.client_id
         if packet.will is not None:
             check_will(packet.will, self._limits)
         asked_s = _asked_expiry(packet, self._limits)
@@ -136,7 +141,7 @@ class Sessions:
         self._attach(session, connection, packet, expiry_s)
         if session.is_recorded:
             has_changed_store = True
-        connack = Connack(is_present, SUCCESS, self._connack_properties(connection, packet))
+        connack = Connack(is_present, SUCCESS, connack_properties(self._limits, connection, packet))
         if is_v5 and connack.properties is not None:
             if expiry_s != asked_s:
                 connack.properties.session_expiry_interval = expiry_s
@@ -204,41 +209,6 @@ class Sessions:
             self._commits.touch_row(session)
             if session.epoch == 1:
                 self._commits.touch(session)
-
-    def _connack_properties(self, connection: Connection, packet: Connect) -> Properties | None:
-        if packet.version != MQTT_5_0:
-            return None
-        limits = self._limits
-        properties = Properties()
-        properties.receive_maximum = limits.receive_maximum
-        properties.maximum_packet_size = connection.rules.packet_bytes_max
-        if limits.topic_alias_maximum > 0:
-            properties.topic_alias_maximum = limits.topic_alias_maximum
-        if limits.maximum_qos < 2:
-            properties.maximum_qos = limits.maximum_qos
-        if not limits.is_retain_available:
-            properties.retain_available = 0
-        asked = packet.properties
-        if asked is not None and asked.request_response_information == 1:
-            properties.response_information = self._response_information(connection.client_id)
-        if not packet.client_id:
-            properties.assigned_client_identifier = connection.client_id
-        keep_alive_s = connection.rules.keep_alive_s(packet.keep_alive)
-        if keep_alive_s != packet.keep_alive:
-            properties.server_keep_alive = keep_alive_s
-        return properties
-
-    def _response_information(self, client_id: str) -> str | None:
-        """Where a client finds answers to its requests: a part of the topic tree for it alone.
-
-        None if there is no setting for it, or no topic can hold its identifier.
-        Source: MQTT 5.0 §3.2.2.3.15, [MQTT-3.1.2-28].
-        """
-        prefix = self._limits.response_information
-        if not prefix or "+" in client_id or "#" in client_id:
-            return None
-        topic = f"{prefix}/{client_id}"
-        return topic if len(topic.encode("utf-8")) <= STRING_BYTES_MAX else None
 
     def _take_over(self, session: Session, now_ms: int) -> None:
         """End the connection that holds the session. Source: [MQTT-3.1.4-3]."""

@@ -86,10 +86,7 @@ def uncovered(wanted: list[str], wide: list[list[str]]) -> list[str] | None:
 
 
 def _is_covered(wanted: list[str], wide: list[list[str]]) -> bool:
-    for candidate in wide:
-        if covers(candidate, wanted):
-            return True
-    return False
+    return any(covers(candidate, wanted) for candidate in wide)
 
 
 def _is_wildcard(level: str) -> bool:
