@@ -9,6 +9,7 @@ from typing import Final, final
 from holdfast.broker.connection import AUTHENTICATING, CLOSED, CONNECTED, HELD, Connection
 from holdfast.broker.identity import Identity, PeerCertificate
 from holdfast.broker.limits import AUTH_REASON_CHARACTERS_MAX, AUTH_ROUNDS_MAX
+from holdfast.broker.permissions import Permissions
 from holdfast.errors import ProtocolError, Refused
 from holdfast.message import Properties
 from holdfast.protocol.encode import encode
@@ -38,7 +39,8 @@ class AuthRequest:
 
     ``method`` is None for a client without enhanced authentication, whose first step is its only
     one. The password comes with the first step alone, and not to a re-authentication. ``state``
-    is what the reply before it in this exchange gave, None in the first step.
+    is what the reply before it in this exchange gave, None in the first step. A renewal, to which
+    the client adds nothing, has the identity that was granted and the ``permissions`` of now.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class AuthRequest:
         version: int = MQTT_5_0,
         certificate: PeerCertificate | None = None,
         renewed: Identity | None = None,
+        permissions: Permissions | None = None,
     ) -> None:
         self.method = method
         self.data = data
@@ -68,6 +71,7 @@ class AuthRequest:
         self.version = version
         self.certificate = certificate
         self.renewed = renewed
+        self.permissions = permissions
 
 
 @final
@@ -83,6 +87,7 @@ class AuthReply:
         reason_code: int,
         reason: str,
         detail: str = "",
+        permissions: Permissions | None = None,
     ) -> None:
         self.kind = kind
         self.data = data
@@ -91,6 +96,7 @@ class AuthReply:
         self.reason_code = reason_code
         self.reason = reason
         self.detail = detail
+        self.permissions = permissions
 
 
 def go_on(data: bytes | None, state: object | None) -> AuthReply:
@@ -99,12 +105,18 @@ def go_on(data: bytes | None, state: object | None) -> AuthReply:
 
 
 def grant(
-    data: bytes | None = None, user_name: str | None = None, identity: Identity | None = None
+    data: bytes | None = None,
+    user_name: str | None = None,
+    identity: Identity | None = None,
+    permissions: Permissions | None = None,
 ) -> AuthReply:
-    """The client is who it says, or has this identity; ``user_name`` alone stands for one."""
+    """The client is who it says, or has this identity; ``user_name`` alone stands for one.
+
+    It may do what ``permissions`` allow, with None everything.
+    """
     if identity is None and user_name is not None:
         identity = Identity(user_name)
-    return AuthReply(GRANT, data, None, identity, SUCCESS, "")
+    return AuthReply(GRANT, data, None, identity, SUCCESS, "", "", permissions)
 
 
 def refuse(reason_code: int = NOT_AUTHORIZED, reason: str = "", detail: str = "") -> AuthReply:
@@ -250,6 +262,7 @@ class Authentication:
             connection.version,
             connection.certificate,
             identity,
+            connection.permissions,
         )
         self.steps.append(AuthStep(connection, None, request))
 
@@ -307,6 +320,7 @@ class Authentication:
             identity = Identity(connection.user_name)
         connection.identity = identity
         connection.user_name = identity.user_name
+        connection.permissions = reply.permissions
 
     def _send(self, connection: Connection, reason_code: int, data: bytes | None) -> None:
         properties = Properties()

@@ -10,6 +10,7 @@ from typing import final
 
 from holdfast.broker.acknowledging import Acknowledging
 from holdfast.broker.authentication import GRANT, Authentication, AuthReply, AuthStep
+from holdfast.broker.authorization import Authorization
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import (
     AWAITS_CONNECT,
@@ -131,10 +132,21 @@ class Broker:
         self._space = LogSpace(
             limits, commits, counters, delivery, queues, tree, groups, self.sessions, events, marks
         )
+        self._authorization = Authorization(commits, delivery, events)
         self._publishing = Publishing(
-            limits, commits, self._router, queues, self._space, self.delayed, counters, events
+            limits,
+            commits,
+            self._router,
+            queues,
+            self._space,
+            self.delayed,
+            self._authorization,
+            counters,
+            events,
         )
-        self._subscribing = Subscribing(limits, self._commits, self._router)
+        self._subscribing = Subscribing(
+            limits, commits, self._router, self._authorization, counters
+        )
         self._acknowledging = Acknowledging(self._commits, self._delivery, groups)
         self._authentication = Authentication()
         self._endings = Endings(
@@ -334,6 +346,7 @@ class Broker:
         try:
             if exchange is None:
                 self._authentication.renewed(step, reply)
+                self._authorization.changed(connection)
                 self._endings.await_identity_expiry(connection)
                 return
             packet = self._authentication.done(step, reply)
@@ -342,6 +355,7 @@ class Broker:
                 connection.last_received_ms = self._now_ms
                 self._carry_out(connection, packet, reply.data)
             if reply.kind == GRANT:
+                self._authorization.changed(connection)
                 self._endings.await_identity_expiry(connection)
                 self._authentication.settled(step)
             if packet is not None:

@@ -15,6 +15,7 @@ from holdfast.broker.limits import (
     OUTPUT_BYTES_MAX,
 )
 from holdfast.broker.listener_rules import ListenerRules
+from holdfast.broker.permissions import Permissions
 from holdfast.broker.session import Session
 from holdfast.broker.topic_aliases import AliasesIn, AliasesOut
 from holdfast.errors import ProtocolError
@@ -62,6 +63,8 @@ class Connection:
         self.wants_problem_information = True
         self.user_name: str | None = None  # as an authenticator has confirmed it
         self.identity: Identity | None = None  # what an authenticator has granted
+        # What it may do, None for everything: it is the client's own, and replaced as a whole.
+        self.permissions: Permissions | None = None
         self.auth_method: str | None = None  # the Authentication Method of its CONNECT
         self.exchange: AuthExchange | None = None  # the authentication under way
         self.aliases_in: AliasesIn | None = None  # from its first alias on

@@ -27,6 +27,9 @@ class Counters:
         self.refused_connections = 0  # a client was told no, within the rules
         self.connections = 0  # network connections
         self.connects = 0  # CONNECT packets
+        self.denied_publishes = 0  # PUBLISH packets that the client's permissions do not allow
+        self.denied_subscriptions = 0  # topic filters of SUBSCRIBE
+        self.denied_deliveries = 0  # messages that a subscriber was passed over with
         self.expired = 0  # sessions whose time was over while they were absent
         self.takeovers = 0
 

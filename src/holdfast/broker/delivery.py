@@ -67,6 +67,14 @@ class Delivery:
             if reader.online:
                 self.want_pump(reader.online[0].session)
 
+    def may_have(self, connection: Connection, message: Message) -> bool:
+        """Whether the client may be given a message; one that it may not is counted."""
+        permissions = connection.permissions
+        if permissions is None or permissions.may_receive(message.topic):
+            return True
+        self._counters.denied_deliveries += 1
+        return False
+
     def deliver(
         self,
         session: Session,

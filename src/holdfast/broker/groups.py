@@ -14,7 +14,7 @@ from holdfast.broker.limits import FEED_ENTRIES_MAX, READ_BYTES_MAX
 from holdfast.broker.outgoing import Outgoing
 from holdfast.broker.queue_limits import QueueLimits
 from holdfast.broker.session import Numbers, Session, Subscription
-from holdfast.broker.shared_group import Group, choose, has_room, lent_key
+from holdfast.broker.shared_group import Group, choose, has_room, is_allowed, lent_key
 from holdfast.broker.topic_tree import TopicTree
 from holdfast.message import is_expired
 from holdfast.protocol.sender import RELEASED
@@ -311,6 +311,8 @@ class Groups:
         is_given_up = True
         for other in group.online:
             if other is not first:
+                if not is_allowed(other, message):
+                    continue
                 if not has_room(other, message.qos):
                     is_given_up = False
                 elif self._send(group, other, outgoing, lsn, wait):

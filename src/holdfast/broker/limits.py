@@ -89,6 +89,8 @@ class Limits:
         retained_bytes_max: int = 0,
         space_pass_entries: int = 1000,
         redirect_detail: str = "sent to another server",
+        narrows_subscriptions: bool = False,
+        ends_denied_before_v5: bool = False,
     ) -> None:
         self.packet_bytes_max = packet_bytes_max
         self.receive_maximum = receive_maximum
@@ -124,3 +126,7 @@ class Limits:
         # After so many new entries, and a fourth of those that are there, there is such a look.
         self.space_pass_entries = space_pass_entries
         self.redirect_detail = redirect_detail
+        # A filter of which a part is allowed: accepted, where else it is refused.
+        self.narrows_subscriptions = narrows_subscriptions
+        # A PUBLISH that is denied, at QoS 1 or 2 before 5.0, ends the connection.
+        self.ends_denied_before_v5 = ends_denied_before_v5

@@ -2,6 +2,7 @@
 
 from typing import final
 
+from holdfast.broker.authorization import Authorization, may_publish
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import Connection
 from holdfast.broker.counters import Counters
@@ -45,6 +46,7 @@ class Publishing:
         queues: QueueLimits,
         space: LogSpace,
         delayed: Delayed,
+        authorization: Authorization,
         counters: Counters,
         events: list[Event],
     ) -> None:
@@ -54,6 +56,7 @@ class Publishing:
         self._queues = queues
         self._space = space
         self._delayed = delayed
+        self._authorization = authorization
         self._counters = counters
         self._events = events
 
@@ -87,6 +90,10 @@ class Publishing:
                 RECEIVE_MAXIMUM_EXCEEDED,
                 f"expected at most {receive_maximum} open publishes, another came",
             )
+        permissions = connection.permissions
+        if permissions is not None and not may_publish(permissions, packet.topic, packet.retain):
+            self._deny(connection, packet)
+            return
         message = Message(
             packet.topic, packet.payload, qos, packet.retain, None, 0, session.client_id
         )
@@ -212,6 +219,27 @@ class Publishing:
         else:
             pubrec = Pubrec(packet.packet_id, reason_code)
             connection.answer(explained(connection, pubrec, detail), 0)
+
+    def _deny(self, connection: Connection, packet: Publish) -> None:
+        """Drop a PUBLISH that the client's permissions do not allow, and say so where one can.
+
+        Before 5.0 it is acknowledged, or the connection ends. Its identifier is free again in any
+        case. Source: 3.1.1 [MQTT-3.3.5-2].
+        """
+        self._counters.denied_publishes += 1
+        self._authorization.tell_publish(connection, packet.topic, packet.retain)
+        qos = packet.qos
+        detail = "expected a topic that the client may publish to"
+        if qos > 0 and connection.is_v5:
+            self._refuse(connection, packet, NOT_AUTHORIZED, detail)
+            return
+        self._counters.refused += 1
+        if qos > 0 and self._limits.ends_denied_before_v5:
+            raise Refused(NOT_AUTHORIZED, detail)
+        if qos == 1:
+            connection.send_puback(encode_puback(packet.packet_id), 0)
+        elif qos == 2:
+            connection.answer(encode_pubrec(packet.packet_id), 0)
 
     def _take_alias(self, connection: Connection, packet: Publish, properties: Properties) -> None:
         """Put the topic that its alias stands for into a PUBLISH; the alias is not forwarded."""

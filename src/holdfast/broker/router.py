@@ -163,6 +163,12 @@ class Router:
         message = outgoing.message
         qos = min(subscription.qos, message.qos)
         retain = message.retain and subscription.is_retain_as_published
+        if (
+            connection.permissions is not None
+            and not (qos > 0 and session.is_behind)
+            and not self._delivery.may_have(connection, message)
+        ):
+            return
         if qos == 0:
             if connection.has_room:
                 data = outgoing.packet_to(connection, subscription, 0, retain, 0)
@@ -195,9 +201,13 @@ class Router:
         they can be sent again after their slot is replaced. Source: [MQTT-3.3.1-9].
         """
         session = subscription.session
+        connection = session.connection
+        assert connection is not None
         for message in messages:
             if is_expired(message, self.now_ms):
                 self.free_retained(message)
+                continue
+            if not self._delivery.may_have(connection, message):
                 continue
             if subscription.is_no_local and message.publisher == session.client_id:
                 continue
@@ -260,6 +270,8 @@ class Router:
                 self.free_retained(message)
                 continue
             if session.subscriptions.get(subscription.topic_filter) is not subscription:
+                continue
+            if not self._delivery.may_have(connection, message):
                 continue
             outgoing = Outgoing(message, self.now_ms, None, False)
             wait = self._retained_wait
@@ -371,6 +383,8 @@ class Router:
             return
         if session.queue is not None:
             self._queues.consumed(session, message)
+        if not self._delivery.may_have(connection, message):
+            return
         if is_expired(message, self.now_ms):
             return
         outgoing = Outgoing(message, self.now_ms, None, False)
@@ -511,7 +525,10 @@ class Router:
     def _send_again(
         self, session: Session, connection: Connection, entry: LogEntry, packet_id: int
     ) -> bool:
-        """Send a message again: False if it is too large now, and its identifier free."""
+        """Send a message again.
+
+        False if it is too large now, or for another to have, and its identifier free.
+        """
         message = entry.message
         group = session.group_of.get(packet_id) if session.group_of is not None else None
         if group is not None:
@@ -525,8 +542,10 @@ class Router:
         outgoing = Outgoing(message, self.now_ms, None, False)
         # In full, with no alias: those of the connection before are gone.
         data = outgoing.packet(subscription, connection.is_v5, qos, retain, True, packet_id)
-        if connection.is_too_large(data):
-            self._counters.too_large += 1
+        is_denied = not self._delivery.may_have(connection, message)
+        if is_denied or connection.is_too_large(data):
+            if not is_denied:
+                self._counters.too_large += 1
             if group is not None:
                 self.groups.cannot_take(session, packet_id)
             session.sender.puback(packet_id)

@@ -117,7 +117,7 @@ class Sessions:
         is_v5 = packet.version == MQTT_5_0
         client_id = connection.client_id
         if packet.will is not None:
-            check_will(packet.will, self._limits)
+            check_will(packet.will, self._limits, connection.permissions)
         asked_s = _asked_expiry(packet, self._limits)
         connection.asked_expiry_s = asked_s
         expiry_s = min(asked_s, self._limits.session_expiry_max_s)

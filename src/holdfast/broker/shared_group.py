@@ -90,19 +90,36 @@ def choose(group: Group, message: Message, strategy: int) -> Subscription | None
                 group.next = 0
             member = online[group.next]
             group.next += 1
-            if has_room(member, qos):
+            if has_room(member, qos) and is_allowed(member, message):
                 return member
         return None
     if strategy == LEAST_IN_FLIGHT:
-        return _least_in_flight(group, qos)
+        return _least_in_flight(group, message)
     chosen: Subscription | None
     if strategy == STICKY:
         if group.sticky is None:
             group.sticky = online[0]
         chosen = group.sticky
+        if not is_allowed(chosen, message):
+            chosen = _first_allowed(online, message)
     else:
-        chosen = _by_hash(online, message.publisher if strategy == HASH_CLIENT else message.topic)
-    return chosen if has_room(chosen, qos) else None
+        chosen = _by_hash(online, message, strategy == HASH_CLIENT)
+    return chosen if chosen is not None and has_room(chosen, qos) else None
+
+
+def is_allowed(member: Subscription, message: Message) -> bool:
+    """Whether a member online may be given a message; one may have lost the right to it."""
+    connection = member.session.connection
+    assert connection is not None
+    permissions = connection.permissions
+    return permissions is None or permissions.may_receive(message.topic)
+
+
+def _first_allowed(online: list[Subscription], message: Message) -> Subscription | None:
+    for member in online:
+        if is_allowed(member, message):
+            return member
+    return None
 
 
 def has_room(member: Subscription, message_qos: int) -> bool:
@@ -121,7 +138,7 @@ def has_room(member: Subscription, message_qos: int) -> bool:
     return session.resend is None and session.in_flight_room > reserved
 
 
-def _least_in_flight(group: Group, qos: int) -> Subscription | None:
+def _least_in_flight(group: Group, message: Message) -> Subscription | None:
     """The member with the fewest messages in flight; among equals they take turns."""
     online = group.online
     count = len(online)
@@ -132,7 +149,11 @@ def _least_in_flight(group: Group, qos: int) -> Subscription | None:
         index = (group.next + step) % count
         member = online[index]
         in_flight = len(member.session.sender.in_flight)
-        if (best is None or in_flight < least) and has_room(member, qos):
+        if (
+            (best is None or in_flight < least)
+            and has_room(member, message.qos)
+            and is_allowed(member, message)
+        ):
             best = member
             best_index = index
             least = in_flight
@@ -141,19 +162,22 @@ def _least_in_flight(group: Group, qos: int) -> Subscription | None:
     return best
 
 
-def _by_hash(online: list[Subscription], key: str) -> Subscription:
-    """The member that a key belongs to; when members come or go, few keys change theirs.
+def _by_hash(
+    online: list[Subscription], message: Message, is_by_client: bool
+) -> Subscription | None:
+    """The member that a message belongs to; when members come or go, few change theirs.
 
     By rendezvous hashing: each member has a weight for each key, and the heaviest has it.
     """
+    key = message.publisher if is_by_client else message.topic
     key_hash = zlib.crc32(key.encode())
-    chosen = online[0]
+    chosen: Subscription | None = None
     highest = -1
     for member in online:
         # The order of the members has to depend on all bits of both; xor alone would not do.
         weight = ((key_hash ^ member.session.client_hash) * 0x9E3779B1) & 0xFFFF_FFFF
         weight = ((weight ^ (weight >> 15)) * 0x85EBCA6B) & 0xFFFF_FFFF
-        if weight > highest:
+        if weight > highest and is_allowed(member, message):
             chosen = member
             highest = weight
     return chosen

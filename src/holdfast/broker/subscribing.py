@@ -2,9 +2,12 @@
 
 from typing import final
 
+from holdfast.broker.authorization import Authorization
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import Connection
+from holdfast.broker.counters import Counters
 from holdfast.broker.limits import ENDED_SUBSCRIPTIONS_MAX, RETAINED_WAITING_MAX, Limits
+from holdfast.broker.permissions import Permissions
 from holdfast.broker.reasons import explained_suback, explained_unsuback
 from holdfast.broker.router import Router
 from holdfast.broker.session import (
@@ -20,6 +23,7 @@ from holdfast.protocol.packets import Subscribe, SubscriptionRequest, Unsuback, 
 from holdfast.protocol.reason_codes import (
     FAILURE,
     NO_SUBSCRIPTION_EXISTED,
+    NOT_AUTHORIZED,
     PACKET_IDENTIFIER_IN_USE,
     QUOTA_EXCEEDED,
     SUCCESS,
@@ -31,10 +35,19 @@ from holdfast.protocol.topics import check_filter, is_shared
 class Subscribing:
     """Takes the SUBSCRIBE and UNSUBSCRIBE packets of all connections."""
 
-    def __init__(self, limits: Limits, commits: Commits, router: Router) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        commits: Commits,
+        router: Router,
+        authorization: Authorization,
+        counters: Counters,
+    ) -> None:
         self._limits = limits
         self._commits = commits
         self._router = router
+        self._authorization = authorization
+        self._counters = counters
 
     def subscribe(self, connection: Connection, packet: Subscribe) -> None:
         """Carry out a SUBSCRIBE and answer it; the subscriptions are durable before SUBACK leaves.
@@ -65,6 +78,8 @@ class Subscribing:
             refusal = _refusal(request, session, limits)
             if refusal == SUCCESS and retained_count >= RETAINED_WAITING_MAX:
                 refusal = QUOTA_EXCEEDED
+            if refusal == SUCCESS and connection.permissions is not None:
+                refusal = self._denial(connection, connection.permissions, request.topic_filter)
             if refusal != SUCCESS:
                 codes.append(refusal if connection.is_v5 else FAILURE)
                 continue
@@ -106,6 +121,15 @@ class Subscribing:
         if not connection.is_v5:
             codes = []
         connection.answer(encode(Unsuback(packet.packet_id, codes), connection.version), wait)
+
+    def _denial(self, connection: Connection, permissions: Permissions, topic_filter: str) -> int:
+        """Not authorized for a filter that the client may not subscribe to, else SUCCESS."""
+        narrows = self._limits.narrows_subscriptions
+        if permissions.may_subscribe(topic_filter, narrows):
+            return SUCCESS
+        self._counters.denied_subscriptions += 1
+        self._authorization.tell_subscribe(connection, topic_filter, narrows)
+        return NOT_AUTHORIZED
 
     def _put(self, session: Session, request: SubscriptionRequest, identifier: int) -> None:
         """Make the subscription, or let it take the place of the one to the same filter.

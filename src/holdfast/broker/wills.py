@@ -3,13 +3,16 @@
 Source: MQTT 5.0 §3.1.2.5, §3.1.3.2.
 """
 
+from holdfast.broker.authorization import may_publish
 from holdfast.broker.delayed import address_of, is_delayed
 from holdfast.broker.limits import Limits
+from holdfast.broker.permissions import Permissions
 from holdfast.errors import ProtocolError, Refused
 from holdfast.message import NEVER, Message, is_format_broken
 from holdfast.protocol.packets import Will
 from holdfast.protocol.properties import forwarded_properties
 from holdfast.protocol.reason_codes import (
+    NOT_AUTHORIZED,
     PAYLOAD_FORMAT_INVALID,
     QOS_NOT_SUPPORTED,
     RETAIN_NOT_SUPPORTED,
@@ -18,8 +21,11 @@ from holdfast.protocol.reason_codes import (
 from holdfast.protocol.topics import check_topic, is_sys_topic
 
 
-def check_will(will: Will, limits: Limits) -> None:
-    """Refuse a will that could not be published as it is. Source: [MQTT-3.2.2-12], -13."""
+def check_will(will: Will, limits: Limits, permissions: Permissions | None) -> None:
+    """Refuse a will that could not be published as it is. Source: [MQTT-3.2.2-12], -13.
+
+    One that the client may not publish is refused as well: nobody could be told later.
+    """
     _check_topic(will.topic, limits.delayed_seconds_max)
     if will.qos > limits.maximum_qos:
         detail = f"expected a will of QoS {limits.maximum_qos} at most, QoS {will.qos} came"
@@ -29,6 +35,8 @@ def check_will(will: Will, limits: Limits) -> None:
     if limits.check_payload_format and is_format_broken(will.properties, will.payload):
         detail = "expected a will of UTF-8, as its Payload Format Indicator says"
         raise Refused(PAYLOAD_FORMAT_INVALID, detail)
+    if permissions is not None and not may_publish(permissions, will.topic, will.retain):
+        raise Refused(NOT_AUTHORIZED, "expected a will that the client may publish")
 
 
 def _check_topic(topic: str, delayed_seconds_max: int) -> None:
