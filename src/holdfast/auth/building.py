@@ -12,6 +12,7 @@ from holdfast.config.authenticators import (
     AuthenticatorSettings,
     CertificateSettings,
     PasswordFileSettings,
+    ScramSettings,
 )
 from holdfast.errors import ConfigError
 
@@ -68,6 +69,13 @@ def _chain(
             f"{_one_of(list(links))}"
         )
     chosen = [links[name] for name in dict.fromkeys(names)]
+    scrams = [link.name for link in chosen if any(m.startswith("SCRAM-") for m in link.methods)]
+    if len(scrams) > 1:
+        # The first would answer for the users of the others, so as not to say that it has not any.
+        raise ConfigError(
+            f"listener {listener.title}: authenticators: expected one with SCRAM, these have it: "
+            f"{', '.join(scrams)}"
+        )
     is_anonymous_allowed = _first(listener.allow_anonymous, settings.allow_anonymous, not chosen)
     if not is_anonymous_allowed and not chosen:
         raise ConfigError(
@@ -92,6 +100,10 @@ def _link(table: AuthenticatorSettings) -> Link:
             from holdfast.auth.certificate import CertificateLink
 
             return CertificateLink(table.name, ignores_user_name=table.other_user_name == "ignore")
+        case ScramSettings():
+            from holdfast.auth.scram import ScramLink
+
+            return ScramLink(table.name, table.file, methods=table.methods)
 
 
 def _first(*values: bool | None) -> bool:

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from holdfast.config.values import SecretFilePath
 
+ScramMethod = Literal["SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+
 
 class PasswordFileSettings(BaseModel):
     """Users and passwords from a file that ``holdfast passwd`` writes."""
@@ -31,7 +33,24 @@ class CertificateSettings(BaseModel):
     )
 
 
+class ScramSettings(BaseModel):
+    """Users who prove their passwords by SCRAM, with an Authentication Method of 5.0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["scram"] = Field(description="scram.")
+    name: str = Field(default="scram", description="Its name in logs and listeners.")
+    file: FilePath = Field(
+        description="Password file that `holdfast passwd --scram` writes; the one of a "
+        "password_file will do."
+    )
+    methods: tuple[ScramMethod, ...] = Field(
+        default=("SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"),
+        description="Methods that are offered to clients.",
+    )
+
+
 # One table of any kind. `kind` says which.
 AuthenticatorSettings = Annotated[
-    PasswordFileSettings | CertificateSettings, Field(discriminator="kind")
+    PasswordFileSettings | CertificateSettings | ScramSettings, Field(discriminator="kind")
 ]
