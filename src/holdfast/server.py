@@ -15,7 +15,7 @@ import uvloop
 from holdfast import __version__
 from holdfast.auth.building import Access, build_access
 from holdfast.broker.broker import Broker
-from holdfast.broker.limits import LOG_POLICIES, QUEUE_POLICIES, Limits
+from holdfast.broker.limits import LOG_POLICIES, QUEUE_POLICIES, SLICE_PACKETS, Limits
 from holdfast.broker.shared_group import SHARED_STRATEGIES
 from holdfast.config import ServerRedirect, Settings, check_reach, check_settings, warnings
 from holdfast.errors import StoreCorrupt, StoreError
@@ -195,6 +195,7 @@ def _limits(settings: Settings) -> Limits:
         disk_free_min_bytes=settings.disk_free_min_bytes,
         retained_messages_max=settings.retained_messages_max,
         retained_bytes_max=settings.retained_bytes_max,
+        slice_packets=SLICE_PACKETS,
         redirect_code=_REDIRECT_CODES[settings.server_redirect],
     )
 

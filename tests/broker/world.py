@@ -401,9 +401,9 @@ class World:
             broker.auth_done(step, reply)
         for client in list(self.clients.values()):
             if client.inbox:
-                data = b"".join(client.inbox)
-                client.inbox = []
+                data, client.inbox = b"".join(client.inbox), []
                 self._receive(client, data)
+        broker.go_on()
         drained, self.drained = self.drained, []
         for client in drained:
             broker.socket_drained(client.connection)

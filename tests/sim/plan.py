@@ -46,6 +46,7 @@ def plan_of(seed: int, chance: random.Random, *, is_limited: bool) -> Plan:
         space_pass_entries=chance.choice([2, 5, 1000]),
     )
     of_limits = random.Random(f"limits of {seed}")
+    limits.slice_packets = random.Random(f"slices of {seed}").choice([0, 1, 3])
     is_limited = of_limits.random() < LIMITED_SHARE or is_limited
     if is_limited:
         draw_limits(of_limits, limits)

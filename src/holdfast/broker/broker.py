@@ -6,6 +6,7 @@ The driver calls ``begin_turn``, hands in all that the sockets brought, and ends
 authenticator are taken and reported likewise, in whichever later turn they have their answers.
 """
 
+from collections import deque
 from typing import final
 
 from holdfast.broker.acknowledging import Acknowledging
@@ -102,6 +103,7 @@ class Broker:
         self.events: list[Event] = []
         self._deadlines = Deadlines()
         self._connections: dict[int, Connection] = {}
+        self._more: deque[Connection] = deque()  # who has sent more than a slice
         self._commits = Commits(snapshot.next_lsn)
         self._delivery = Delivery(self._commits, self.counters)
         numbers = Numbers()
@@ -210,7 +212,11 @@ class Broker:
         return connection
 
     def receive(self, connection: Connection, data: bytes) -> None:
-        """Take the next bytes of a connection and act on every packet they complete."""
+        """Take the next bytes of a connection and act on the packets they complete.
+
+        Of those it takes one slice; the rest has its turn in ``go_on``, so that nobody waits for
+        all that a client sends who never pauses.
+        """
         if connection.state == CLOSED:
             return
         self.counters.bytes_received += len(data)
@@ -219,12 +225,31 @@ class Broker:
             if connection.state == AWAITS_CONNECT and framer.buffered == 0:
                 check_first_byte(data)
             framer.feed(data)
-            self._packets(connection)
+            if not connection.has_more:
+                self._packets(connection)
         except (ProtocolError, Refused) as error:
             self._endings.end_for(connection, error)
 
+    def go_on(self) -> bool:
+        """Take the next slice of the connection whose turn it is; False if nobody has more."""
+        if not self._more:
+            return False
+        connection = self._more.popleft()
+        connection.has_more = False
+        if connection.state != CLOSED:
+            try:
+                self._packets(connection)
+            except (ProtocolError, Refused) as error:
+                self._endings.end_for(connection, error)
+        if connection.is_gone and not connection.has_more:
+            self.closed(connection)
+        return True
+
     def closed(self, connection: Connection) -> None:
         """Take note that the network connection is gone, which may be news or not."""
+        if connection.has_more:
+            connection.is_gone = True
+            return
         self._connections.pop(connection.number, None)
         if connection.state != CLOSED:
             self._endings.lost(connection)
@@ -275,7 +300,7 @@ class Broker:
     @property
     def needs_turn(self) -> bool:
         """Whether there is work left for a further turn, whatever the sockets bring."""
-        return self._router.has_pumps
+        return self._router.has_pumps or len(self._more) > 0
 
     def take_ready(self) -> list[Connection]:
         """The connections with something to write, or to close."""
@@ -423,17 +448,26 @@ class Broker:
     # --- packets
 
     def _packets(self, connection: Connection) -> None:
-        """Act on all that is complete, as far as it may be taken now."""
+        """Act on what is complete, as far as it may be taken now and is no more than a slice."""
         framer = connection.framer
         before = framer.frames
+        stop_at = before + self.limits.slice_packets
         try:
-            while connection.state < HELD and framer.next_frame():
+            while connection.state < HELD and not connection.has_more and framer.next_frame():
                 self._packet(connection)
+                if framer.frames == stop_at and framer.buffered > 0:
+                    self._later(connection)
         finally:
             if framer.frames > before:
                 self.counters.packets_received += framer.frames - before
                 # Whole packets count, not bytes: half of one keeps nothing alive [MQTT-3.1.2-22].
                 connection.last_received_ms = self._now_ms
+
+    def _later(self, connection: Connection) -> None:
+        """Take the rest of what a connection has sent when it has its turn again."""
+        if connection.state != CLOSED:
+            connection.has_more = True
+            self._more.append(connection)
 
     def _packet(self, connection: Connection) -> None:
         """Act on the packet that the framer stands at."""
@@ -494,6 +528,13 @@ class Broker:
         packet = decode(framer.buffer, framer.start, framer.end, version, self._topics)
         if not isinstance(packet, Connect):
             raise ProtocolError(PROTOCOL_ERROR, "expected CONNECT as the first packet")
+        session = self.sessions.find(packet.client_id)
+        older = None if session is None else session.connection
+        if older is not None and older.has_more:
+            # What it has sent came first: its DISCONNECT, say, which keeps its will back.
+            framer.put_back()
+            self._later(connection)
+            return
         self.counters.connects += 1
         connection.introduce(packet)
         if version not in connection.rules.versions:

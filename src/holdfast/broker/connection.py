@@ -73,6 +73,8 @@ class Connection:
         self.asked_expiry_s = 0  # what CONNECT asked for, which we may have lowered
         self.received_open = 0  # QoS 2 publishes that this connection opened, until PUBREL
         self.is_socket_full = False  # set by the driver while the socket takes no more
+        self.has_more = False  # packets that came, and that wait for their turn
+        self.is_gone = False  # closed by its client, who is to be heard to the end
         self.is_closing = False  # the driver closes once ``take`` is written
         self._commits = commits
         self._counters = counters
@@ -107,12 +109,14 @@ class Connection:
     def is_read_paused(self) -> bool:
         """Whether to read no further.
 
-        Too much is uncommitted, it does not take its answers, or may not be who it says.
+        Too much is uncommitted or waits for its turn, it does not take its answers, or may not be
+        who it says.
         """
         return (
             self._input_committing + self._input_filling > INPUT_UNCOMMITTED_BYTES_MAX
             or not self.has_room
             or self.state == HELD
+            or self.has_more
         )
 
     def introduce(self, packet: Connect) -> None:

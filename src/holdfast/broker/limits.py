@@ -20,6 +20,9 @@ DELAYED_DUE_MAX: Final = 1000  # delayed messages published into one batch
 DELAYED_DUE_BYTES_MAX: Final = 4 * 1024 * 1024  # of those, or a single larger one
 DEADLINES_SPARE: Final = 1024  # entries beyond twice those that hold, then the others are let go
 INPUT_UNCOMMITTED_BYTES_MAX: Final = 4 * 1024 * 1024  # of one publisher, then it is not read
+# Of one connection, before the others have their turn. An honest client sends less at a time, and
+# each further slice costs less than a hundredth of what is in it.
+SLICE_PACKETS: Final = 32
 LATENCIES_MAX: Final = 4096  # commits that the percentiles of one interval of ``$SYS`` come from
 AUTH_ROUNDS_MAX: Final = 16  # in one authentication, then 0x83
 AUTH_REASON_CHARACTERS_MAX: Final = 256  # of what an authenticator tells a client
@@ -51,7 +54,8 @@ class Limits:
     every CONNECT is refused with it, Use another server or Server moved, or Server unavailable of
     a broker that only stands in; 0 for none. ``redirect_detail`` says why, to client and operator.
     ``server_reference`` names the other server, "" if it has no name. Of the bounds on sessions,
-    subscriptions, queues, the log and retained messages, 0 stands for none.
+    subscriptions, queues, the log and retained messages, 0 stands for none. ``slice_packets``: how
+    many packets of a connection are taken before ``Broker.go_on`` is called, 0 for all.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Limits:
         redirect_detail: str = "sent to another server",
         narrows_subscriptions: bool = False,
         ends_denied_before_v5: bool = False,
+        slice_packets: int = 0,
     ) -> None:
         self.packet_bytes_max = packet_bytes_max
         self.receive_maximum = receive_maximum
@@ -130,3 +135,4 @@ class Limits:
         self.narrows_subscriptions = narrows_subscriptions
         # A PUBLISH that is denied, at QoS 1 or 2 before 5.0, ends the connection.
         self.ends_denied_before_v5 = ends_denied_before_v5
+        self.slice_packets = slice_packets

@@ -34,6 +34,9 @@ TICK_MS_MIN: Final = 1
 # The longest time between two looks at the clock: when it is set forward, what is due then is not
 # done later than that.
 TICK_MS_MAX: Final = 10_000
+# How long a turn goes on with what is more than a slice of one client. It bounds what the others
+# wait, some five turns a message; a longer one would save little of what a turn costs.
+MORE_INPUT_S: Final = 0.004
 # A timer that is later than that was held up, and a clock that is further ahead was set forward.
 LATE_MS: Final = 1000
 
@@ -140,6 +143,11 @@ class Driver:
         self._inputs.append(connection)
         self._schedule()
 
+    def has_enough(self, connection: NetConnection) -> None:
+        """Read no more of this connection until its input had its turn."""
+        connection.pause_reading(True)
+        self._paused.add(connection)
+
     def drained(self, connection: NetConnection) -> None:
         self._drained.append(connection)
         self._schedule()
@@ -215,14 +223,15 @@ class Driver:
 
     def _take_input(self) -> None:
         broker = self._broker
-        if self._inputs:
-            inputs, self._inputs = self._inputs, []
-            for connection in inputs:
-                peer = _peer(connection)
-                broker.receive(peer, connection.take_input())
-                if peer.is_read_paused:
-                    connection.pause_reading(True)
-                    self._paused.add(connection)
+        inputs, self._inputs = self._inputs, []
+        for connection in inputs:
+            broker.receive(_peer(connection), connection.take_input())
+        until_s = time.monotonic() + MORE_INPUT_S
+        while broker.go_on() and time.monotonic() < until_s:
+            pass
+        for connection in inputs:
+            if _peer(connection).is_read_paused:
+                self.has_enough(connection)
         if self._drained:
             drained, self._drained = self._drained, []
             for connection in drained:

@@ -86,6 +86,11 @@ class Framer:
                 return True
         return self._next_frame_elsewhere()
 
+    def put_back(self) -> None:
+        """Hand out the same packet once more: the next call of ``next_frame`` gives it."""
+        self.end = self.start
+        self.frames -= 1
+
     def _next_frame_elsewhere(self) -> bool:
         """``next_frame`` for packets of 128 bytes and more, and for all that is not in ``buffer``.
 

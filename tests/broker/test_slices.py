@@ -1,0 +1,140 @@
+"""Who sends much at a time has it taken a slice at a time, and the others are served between."""
+
+import pytest
+
+from holdfast.broker.limits import Limits
+from holdfast.protocol.packets import Connect, Disconnect, Pingreq, Publish, Will
+from holdfast.protocol.reason_codes import MALFORMED_PACKET
+from tests.broker.world import Client, World
+
+SLICE = 3
+
+
+@pytest.fixture
+def world() -> World:
+    return World(Limits(slice_packets=SLICE))
+
+
+def numbered(count: int, topic: str = "t") -> list[Publish]:
+    return [Publish(topic, b"%d" % n, 0, False, False, 0, None) for n in range(count)]
+
+
+def payloads(client: Client) -> list[bytes]:
+    return [publish.payload for publish in client.publishes()]
+
+
+def test_another_client_is_served_before_the_rest_of_a_flood(world: World) -> None:
+    reader, flooder, honest = (world.transient(name) for name in ("reader", "flooder", "honest"))
+    reader.subscribe("t", 0)
+    reader.packets()
+    flooder.push(*numbered(100))
+    world.turn()
+    assert len(payloads(reader)) == 2 * SLICE  # its own slice, and one more where there is time
+    honest.push(Pingreq())
+    world.turn()
+    assert honest.received() == ["PINGRESP"]
+    assert payloads(reader) == [b"%d" % n for n in range(2 * SLICE, 3 * SLICE)]
+
+
+def test_all_of_it_is_taken_in_its_order(world: World) -> None:
+    reader, flooder = world.transient("reader"), world.transient("flooder")
+    reader.subscribe("t", 0)
+    reader.packets()
+    flooder.push(*numbered(50))
+    world.turn()
+    flooder.push(*numbered(50))  # while it has more already
+    world.run()
+    assert payloads(reader) == [b"%d" % n for n in range(50)] * 2
+
+
+def test_floods_take_turns(world: World) -> None:
+    reader = world.transient("reader")
+    reader.subscribe("t/+", 0)
+    reader.packets()
+    for name in ("a", "b"):
+        world.transient(name).push(*numbered(20, f"t/{name}"))
+    for _ in range(5):
+        world.turn()
+    topics = [publish.topic for publish in reader.publishes()]
+    assert abs(topics.count("t/a") - topics.count("t/b")) <= SLICE
+
+
+def test_nothing_is_read_while_there_is_more(world: World) -> None:
+    flooder = world.transient("flooder")
+    flooder.push(*numbered(3 * SLICE))
+    world.turn()
+    assert flooder.connection.is_read_paused
+    world.run()
+    assert not flooder.connection.is_read_paused
+
+
+def test_a_slice_that_was_all_needs_no_further_turn(world: World) -> None:
+    flooder = world.transient("flooder")
+    flooder.push(*numbered(SLICE))
+    world.turn()
+    assert not world.broker.needs_turn
+
+
+def test_who_has_gone_is_heard_to_the_end(world: World) -> None:
+    """The DISCONNECT at the end of what it sent keeps its will back."""
+    reader = world.transient("reader")
+    reader.subscribe("#", 0)
+    reader.packets()
+    will = Will("will", b"!", 0, False, None)
+    flooder = world.hello("flooder", will=will, expiry_s=0)
+    flooder.push(*numbered(10), Disconnect(0, None))
+    world.turn()
+    assert flooder.connection.has_more
+    world.lost.append(flooder)
+    world.run()
+    assert payloads(reader) == [b"%d" % n for n in range(10)]
+    assert world.broker.sessions.find("flooder") is None
+
+
+def test_who_has_gone_without_a_farewell_leaves_its_will(world: World) -> None:
+    reader = world.transient("reader")
+    reader.subscribe("#", 0)
+    reader.packets()
+    will = Will("will", b"!", 0, False, None)
+    flooder = world.hello("flooder", will=will, expiry_s=0)
+    flooder.push(*numbered(10))
+    world.turn()
+    world.lost.append(flooder)
+    world.run()
+    assert payloads(reader) == [*(b"%d" % n for n in range(10)), b"!"]
+
+
+def test_a_takeover_waits_for_what_was_sent_before_it(world: World) -> None:
+    reader = world.transient("reader")
+    reader.subscribe("#", 0)
+    reader.packets()
+    will = Will("will", b"!", 0, False, None)
+    first = world.hello("same", will=will)
+    first.push(*numbered(30), Disconnect(0, None))
+    world.turn()
+    second = world.dial()
+    second.push(Connect("same", 5, False, 0, None, None, None, None))
+    world.turn()
+    assert second.received() == []
+    world.run()
+    assert second.received() == ["CONNACK 0x00 present"]
+    assert payloads(reader) == [b"%d" % n for n in range(30)]
+
+
+def test_an_error_in_a_later_slice_ends_the_connection(world: World) -> None:
+    flooder = world.transient("flooder")
+    flooder.push(*numbered(10))
+    flooder.push_bytes(b"\x00\x00")
+    world.run()
+    assert flooder.received() == [f"DISCONNECT 0x{MALFORMED_PACKET:02X}"]
+    assert not world.broker.needs_turn
+
+
+def test_who_is_ended_has_no_more_turns(world: World) -> None:
+    flooder = world.transient("flooder")
+    flooder.push(*numbered(30))
+    world.turn()
+    world.broker.shut_down()
+    world.run()
+    assert not world.broker.needs_turn
+    assert not flooder.connection.has_more
