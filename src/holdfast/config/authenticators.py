@@ -40,7 +40,7 @@ class ScramSettings(BaseModel):
 
     kind: Literal["scram"] = Field(description="scram.")
     name: str = Field(default="scram", description="Its name in logs and listeners.")
-    file: FilePath = Field(
+    file: SecretFilePath = Field(
         description="Password file that `holdfast passwd --scram` writes; the one of a "
         "password_file will do."
     )

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from holdfast.net.driver import Driver
 
 WRITE_BUFFER_BYTES_MAX: Final = 256 * 1024  # above it a subscriber is not given more
+# That one connection brings to a turn. The event loop itself would go on to read 32 times as much
+# from a client that sends without pause.
+INBOX_BYTES_MAX: Final = 256 * 1024
 REST_READ_BYTES: Final = 64 * 1024  # in one read of what a lost connection still holds
 REST_READS_MAX: Final = 16
 CLOSE_TIMEOUT_S: Final = 5.0  # for a peer that does not read what is sent before a close
@@ -20,7 +23,16 @@ CLOSE_TIMEOUT_S: Final = 5.0  # for a peer that does not read what is sent befor
 class NetConnection(asyncio.Protocol):
     """The event loop's side of one connection; ``peer`` is the broker's."""
 
-    __slots__ = ("_driver", "_is_paused", "certificate", "inbox", "peer", "rules", "transport")
+    __slots__ = (
+        "_driver",
+        "_inbox_bytes",
+        "_is_paused",
+        "certificate",
+        "inbox",
+        "peer",
+        "rules",
+        "transport",
+    )
 
     def __init__(self, driver: "Driver", rules: "ListenerRules") -> None:
         self._driver = driver
@@ -28,6 +40,7 @@ class NetConnection(asyncio.Protocol):
         self.certificate: PeerCertificate | None = None
         self._is_paused = False
         self.inbox: list[bytes] = []
+        self._inbox_bytes = 0
         self.transport: asyncio.Transport | None = None
         self.peer: Connection | None = None
 
@@ -40,12 +53,16 @@ class NetConnection(asyncio.Protocol):
         if not self.inbox:
             self._driver.has_input(self)
         self.inbox.append(data)
+        self._inbox_bytes += len(data)
+        if self._inbox_bytes >= INBOX_BYTES_MAX:
+            self._driver.has_enough(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        transport = self.transport
+        assert transport is not None
+        self.transport = None  # nothing can be paused any more
         if exc is not None:
-            assert self.transport is not None
-            read_rest(self.transport, self.data_received)
-        self.transport = None
+            read_rest(transport, self.data_received)
         self._driver.lost(self)
 
     def pause_writing(self) -> None:
@@ -60,6 +77,7 @@ class NetConnection(asyncio.Protocol):
         inbox = self.inbox
         data = inbox[0] if len(inbox) == 1 else b"".join(inbox)
         inbox.clear()
+        self._inbox_bytes = 0
         return data
 
     def pause_reading(self, is_paused: bool) -> None:
