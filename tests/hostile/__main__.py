@@ -11,6 +11,7 @@ from typing import Final
 
 from tests.hostile.catalogue import ATTACKS
 from tests.hostile.scene import MIB, Attack, Result, percentile, play
+from tests.support.wire import Closed
 
 HEAD: Final = (
     *("attack", "size", "p99 before", "p99 during", "worst", "memory", "bound", "log lines"),
@@ -42,8 +43,8 @@ def _play(attack: Attack, arguments: argparse.Namespace) -> bool:
             with redirect_stdout(log):
                 is_full = not arguments.small
                 result = play(attack, Path(folder), is_full=is_full, seed=arguments.seed)
-        except AssertionError as error:
-            print(f"{attack.name} FAILED: {error}\n{log.getvalue()[-5000:]}", flush=True)
+        except (AssertionError, OSError, Closed) as error:
+            print(f"{attack.name} FAILED: {error!r}\n{log.getvalue()[-5000:]}", flush=True)
             return False
     print("| " + " | ".join(_row(result)) + " |", flush=True)
     try:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.hostile import connections
+from tests.hostile import connections, floods
 from tests.hostile.scene import Attack
 
-ATTACKS: Final[tuple[Attack, ...]] = (*connections.ATTACKS,)
+ATTACKS: Final[tuple[Attack, ...]] = (*connections.ATTACKS, *floods.ATTACKS)

@@ -27,16 +27,21 @@ class Honest:
         self._process = Process(command)
 
     @property
-    def trips_us(self) -> list[int]:
-        """Microseconds of every round trip so far; AssertionError if the pair lost its service."""
+    def trips(self) -> int:
+        """How many round trips so far; AssertionError if the pair lost its service."""
         lines = self._process.lines
         assert not lines or lines[-1].isdecimal(), f"the honest clients: {lines[-1]}"
-        return [int(line) for line in lines]
+        return len(lines)
+
+    @property
+    def trips_us(self) -> list[int]:
+        """Microseconds of every round trip so far."""
+        return [int(line) for line in self._process.lines[: self.trips]]
 
     def wait(self, trips: int) -> None:
         """Wait until so many more round trips are made."""
-        goal = len(self.trips_us) + trips
-        eventually(lambda: len(self.trips_us) >= goal, "the honest clients", SERVICE_PATIENCE_S)
+        goal = self.trips + trips
+        eventually(lambda: self.trips >= goal, "the honest clients", SERVICE_PATIENCE_S)
 
     def end(self) -> None:
         """The pair compares what was acknowledged with what came, and goes."""
@@ -113,8 +118,8 @@ class Scene:
 
         What has no end of its own goes on until then.
         """
-        wanted = len(self.honest.trips_us) + (500 if self.is_full else 20)
-        return lambda: len(self.honest.trips_us) >= wanted
+        wanted = self.honest.trips + (500 if self.is_full else 20)
+        return lambda: self.honest.trips >= wanted
 
     def until_gone(self, files: int) -> None:
         """Wait until the server has no more open files than this."""
@@ -181,7 +186,7 @@ def play(attack: Attack, folder: Path, *, is_full: bool, seed: int) -> Result:
         honest = Honest(broker.port)
         keepers.callback(honest.kill)
         honest.wait(500 if is_full else CALM_TRIPS)
-        before = len(honest.trips_us)
+        before = honest.trips
         memory_bytes, log_lines = server.memory_bytes, len(broker.log_lines)
         server.forget_peak()
         with ExitStack() as stack:
