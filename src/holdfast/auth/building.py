@@ -95,7 +95,7 @@ def _link(table: AuthenticatorSettings) -> Link:
         case PasswordFileSettings():
             from holdfast.auth.passwords import PasswordLink
 
-            return PasswordLink(table.name, table.file)
+            return PasswordLink(table.name, table.file, cache_s=table.cache_s)
         case CertificateSettings():
             from holdfast.auth.certificate import CertificateLink
 

@@ -37,8 +37,8 @@ SCRAM_MECHANISMS: Final[dict[str, int]] = {
 }
 
 _ARGON2: Final = re.compile(
-    r"\$argon2id\$v=19\$m=([0-9]{1,9}),t=([0-9]{1,9}),p=([0-9]{1,3})\$[A-Za-z0-9+/]{11,86}\$"
-    r"[A-Za-z0-9+/]{22,86}"
+    r"\$argon2id\$v=19\$m=([0-9]{1,9}),t=([0-9]{1,9}),p=([0-9]{1,3})\$([A-Za-z0-9+/]{11,86})\$"
+    r"([A-Za-z0-9+/]{22,86})"
 )
 _SCRAM: Final = re.compile(r"(SCRAM-SHA-[0-9]{1,3})\$([0-9]{1,8}):([^$:]*)\$([^$:]*):([^$:]*)")
 
@@ -195,6 +195,8 @@ def _argon2(text: str) -> str:
     match = _ARGON2.fullmatch(text)
     if match is None:
         raise UsageError("expected $argon2id$v=19$m=…,t=…,p=…$SALT$HASH")
+    if any(len(part) % 4 == 1 for part in match.group(4, 5)):
+        raise UsageError("expected a salt and a hash in base64, without padding")
     memory_kib, passes, lanes = int(match[1]), int(match[2]), int(match[3])
     if not 8 * lanes <= memory_kib <= ARGON2_MEMORY_KIB_MAX:
         raise UsageError(f"expected a hash of at most {ARGON2_MEMORY_KIB_MAX} KiB of memory (m)")

@@ -17,6 +17,13 @@ class PasswordFileSettings(BaseModel):
     kind: Literal["password_file"] = Field(description="password_file.")
     name: str = Field(default="password_file", description="Its name in logs and listeners.")
     file: SecretFilePath = Field(description="File of users and the hashes of their passwords.")
+    cache_s: int = Field(
+        default=86_400,
+        ge=0,
+        le=0xFFFF_FFFF,
+        description="Seconds for which a right password is remembered, as a digest under a key of "
+        "this process, so that it is not hashed at each reconnect. 0: not at all.",
+    )
 
 
 class CertificateSettings(BaseModel):
