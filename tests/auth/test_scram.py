@@ -8,7 +8,7 @@ import scramp  # type: ignore[import-untyped]  # it has no types
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from holdfast.auth.building import build_chains
+from holdfast.auth.building import build_access
 from holdfast.auth.chain import Chain
 from holdfast.auth.link import NOT_MINE
 from holdfast.auth.password_file import ScramVerifier
@@ -354,8 +354,8 @@ def test_a_file_that_cannot_be_used_is_refused_and_the_old_one_stays(
 def test_one_listener_has_one_of_its_kind(file: Path) -> None:
     tables = tuple(ScramSettings(kind="scram", name=name, file=file) for name in ("a", "b"))
     with pytest.raises(ConfigError, match="expected one with SCRAM, these have it: a, b"):
-        build_chains(Settings(authenticators=tables))
-    (chain,) = build_chains(Settings(authenticators=tables[:1])).values()
+        build_access(Settings(authenticators=tables))
+    (chain,) = build_access(Settings(authenticators=tables[:1])).chains.values()
     assert chain.methods == frozenset(METHODS)
 
 
