@@ -55,9 +55,10 @@ def new_broker(tmp_path: Path) -> Iterator[NewBroker]:
             *,
             store: str | None = None,
             settings: Mapping[str, str | int | float] | None = None,
+            toml: str = "",
         ) -> BrokerProcess:
             return stack.enter_context(
-                BrokerProcess(tmp_path / folder, store=store, settings=settings)
+                BrokerProcess(tmp_path / folder, store=store, settings=settings, toml=toml)
             )
 
         yield start

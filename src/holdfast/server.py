@@ -204,7 +204,7 @@ def _announce(
     settings: Settings, store: Store, service: Service, listeners: list[Listener]
 ) -> None:
     """Say that the broker is ready: one line, for people and for scripts that wait for it."""
-    addresses = [str(address) for listener in listeners for address in listener.addresses]
+    addresses = [title for listener in listeners for title in listener.titles]
     if settings.log_json:
         line = json.dumps(
             {"event": "ready", "version": __version__, "listen": addresses}

@@ -26,6 +26,7 @@ class NewBroker(Protocol):
         *,
         store: str | None = None,
         settings: Mapping[str, str | int | float] | None = None,
+        toml: str = "",
     ) -> "BrokerProcess": ...
 
 
@@ -47,7 +48,7 @@ class BrokerProcess:
     """One data folder and the server process that serves it, on one port for its whole life.
 
     In a ``with`` statement it starts the server, and in the end stops it and expects it to go
-    cleanly. ``settings`` go through a configuration file.
+    cleanly. ``settings`` go through a configuration file, and so does ``toml``, its tables.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class BrokerProcess:
         *,
         store: str | None = None,
         settings: Mapping[str, str | int | float] | None = None,
+        toml: str = "",
         port: int = 0,
     ) -> None:
         self.data_dir = data_dir
@@ -63,9 +65,10 @@ class BrokerProcess:
         self._arguments: list[str] = []
         if store is not None:
             self._arguments += ["--store", store]
-        if settings is not None:
+        if settings is not None or toml != "":
             path = data_dir.parent / f"{data_dir.name}.toml"
-            path.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in settings.items()))
+            lines = [f"{key} = {_toml(value)}\n" for key, value in (settings or {}).items()]
+            path.write_text("".join(lines) + toml)
             self._arguments += ["--config", str(path)]
         self._runs: list[Process] = []
         self._has_served = False

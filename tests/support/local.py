@@ -10,8 +10,10 @@ from holdfast.auth.interface import Authenticator
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import Limits
 from holdfast.broker.listener_rules import common_rules
+from holdfast.config import ListenAddress, ListenerSettings
 from holdfast.net.clock import Clock
 from holdfast.net.driver import Driver
+from holdfast.net.listener import listen
 from holdfast.store.memory import MemoryStore
 from tests.support.wire import PATIENCE_S
 
@@ -68,8 +70,11 @@ class LocalServer:
             authenticators={rules.name: self._authenticator},
             auth_threads=1,
         )
-        listener = await self._loop.create_server(partial(driver.protocol, rules), "127.0.0.1", 0)
-        self.port = listener.sockets[0].getsockname()[1]
+        settings = ListenerSettings(address=ListenAddress("127.0.0.1", 0))
+        listener = await listen(settings, partial(driver.protocol, rules))
+        address = listener.addresses[0]
+        assert isinstance(address, ListenAddress)
+        self.port = address.port
         driver.start()
         self._is_ready.set()
         await self._stop.wait()

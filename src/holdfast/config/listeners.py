@@ -1,5 +1,6 @@
 """The settings of one listener: where it listens, over what, and what holds for its clients."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
@@ -64,6 +65,14 @@ class TlsSettings(BaseModel):
     sni: tuple[SniSettings, ...] = Field(
         default=(), description="Further certificates, by the server name that a client asks for."
     )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that the TLS of a listener is made from."""
+        found = [self.certificate, self.key, self.client_ca, self.crl]
+        for sni in self.sni:
+            found += [sni.certificate, sni.key]
+        return tuple(file for file in found if file is not None)
 
 
 class WebSocketSettings(BaseModel):

@@ -1,13 +1,14 @@
-"""One TCP connection: collects what the socket brings for the turn, and writes what it gives."""
+"""One connection: collects what its transport brings for the turn, and writes what it gives."""
 
 import asyncio
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
+from holdfast.net.arrival import Arrival
+
 if TYPE_CHECKING:
     from holdfast.broker.connection import Connection
-    from holdfast.broker.identity import PeerCertificate
     from holdfast.broker.listener_rules import ListenerRules
     from holdfast.net.driver import Driver
 
@@ -21,23 +22,26 @@ CLOSE_TIMEOUT_S: Final = 5.0  # for a peer that does not read what is sent befor
 
 
 class NetConnection(asyncio.Protocol):
-    """The event loop's side of one connection; ``peer`` is the broker's."""
+    """The event loop's side of one connection; ``peer`` is the broker's.
+
+    ``transport`` is the socket's own, or that of the layer below: TLS, WebSocket.
+    """
 
     __slots__ = (
         "_driver",
         "_inbox_bytes",
         "_is_paused",
-        "certificate",
+        "arrival",
         "inbox",
         "peer",
         "rules",
         "transport",
     )
 
-    def __init__(self, driver: "Driver", rules: "ListenerRules") -> None:
+    def __init__(self, driver: "Driver", rules: "ListenerRules", arrival: Arrival) -> None:
         self._driver = driver
         self.rules = rules
-        self.certificate: PeerCertificate | None = None
+        self.arrival = arrival
         self._is_paused = False
         self.inbox: list[bytes] = []
         self._inbox_bytes = 0
@@ -47,6 +51,7 @@ class NetConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        self.arrival.settled()
         self._driver.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -57,12 +62,18 @@ class NetConnection(asyncio.Protocol):
         if self._inbox_bytes >= INBOX_BYTES_MAX:
             self._driver.has_enough(self)
 
+    def eof_received(self) -> bool:
+        # Not left to the event loop, which would wait for ever for a peer that does not read.
+        self.close()
+        return True
+
     def connection_lost(self, exc: Exception | None) -> None:
         transport = self.transport
         assert transport is not None
         self.transport = None  # nothing can be paused any more
         if exc is not None:
             read_rest(transport, self.data_received)
+        self.arrival.left()
         self._driver.lost(self)
 
     def pause_writing(self) -> None:

@@ -18,6 +18,7 @@ from holdfast.broker.delivery import COUNT, ReadWanted
 from holdfast.broker.events import WARNING, Event
 from holdfast.broker.listener_rules import ListenerRules
 from holdfast.errors import StoreError, StoreFull
+from holdfast.net.arrival import Arrival
 from holdfast.net.connection import NetConnection
 from holdfast.net.event_log import EventLog
 from holdfast.net.logins import Logins
@@ -106,9 +107,9 @@ class Driver:
         )
         self._settled: asyncio.Future[None] | None = None  # set while ``stop`` waits for it
 
-    def protocol(self, rules: ListenerRules) -> NetConnection:
-        """What the event loop makes for each connection that a listener of these rules accepts."""
-        return NetConnection(self, rules)
+    def protocol(self, rules: ListenerRules, arrival: Arrival) -> NetConnection:
+        """What speaks MQTT on a connection that a listener of these rules has taken in."""
+        return NetConnection(self, rules, arrival)
 
     def start(self) -> None:
         """Take the first turn: the wills of connections that a crash has ended, for instance."""
@@ -130,11 +131,10 @@ class Driver:
             return
         number = self._next_number
         self._next_number += 1
-        assert connection.transport is not None
-        address = _address(connection.transport.get_extra_info("peername"))
+        arrival = connection.arrival
         self._broker.begin_turn(self._clock_ms())
         connection.peer = self._broker.connect(
-            number, address, connection.rules, connection.certificate
+            number, arrival.address, connection.rules, arrival.certificate
         )
         self._connections[number] = connection
         self._schedule()
@@ -406,10 +406,3 @@ def _farewell(error: StoreError) -> tuple[int, str]:
 def _peer(connection: NetConnection) -> Connection:
     assert connection.peer is not None
     return connection.peer
-
-
-def _address(peername: object) -> str:
-    if isinstance(peername, tuple) and len(peername) >= 2:
-        host, port = peername[0], peername[1]
-        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
-    return "unknown"

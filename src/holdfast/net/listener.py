@@ -1,14 +1,26 @@
 """A listener: an address, and what is made of each connection that comes to it."""
 
 import asyncio
+import datetime
+import errno
 import os
 import socket
 from collections.abc import Callable
-from typing import Final, final
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, final
 
 from holdfast.broker.listener_rules import ALL_VERSIONS, ListenerRules
 from holdfast.config import Address, ListenAddress, ListenerSettings, Settings, UnixAddress
+from holdfast.config.listeners import TlsSettings
+from holdfast.errors import ConfigError
+from holdfast.logs import get_logger
+from holdfast.net.arrival import Arrival, Gatekeeper, MakeLayer
+from holdfast.net.burst_log import BurstLog
 from holdfast.net.connection import NetConnection
+from holdfast.net.door import Door, Proxies
+from holdfast.net.tls_layer import TlsLayer
+from holdfast.net.unix_socket import UnixSocketFile
 from holdfast.net.websocket import over_websocket
 from holdfast.protocol.packets import MQTT_3_1, MQTT_3_1_1, MQTT_5_0
 
@@ -16,48 +28,209 @@ BACKLOG: Final = 4096  # connections that the kernel accepts before the loop tak
 
 _LEVELS: Final = {"3.1": MQTT_3_1, "3.1.1": MQTT_3_1_1, "5.0": MQTT_5_0}
 
+if TYPE_CHECKING:
+    from holdfast.net.tls import TlsContexts
+
+_log = get_logger(__name__)
+
 
 @final
 class Listener:
-    """One open listener; ``addresses`` is where it is found, with the port it has got."""
+    """One open listener; ``addresses`` is where it is found, with the port it has got.
 
-    def __init__(self, server: asyncio.Server, addresses: list[Address]) -> None:
-        self.addresses = addresses
-        self._server = server
+    ``make_connection`` makes what is above TLS and WebSocket. ``gatekeeper`` is asked about each
+    connection, after the limit of this listener.
+    """
+
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        make_connection: Callable[[Arrival], NetConnection],
+        gatekeeper: Gatekeeper | None = None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.settings: Final = settings
+        self.addresses: list[Address] = []
+        self.connections = 0
+        self.refused_full = 0  # at the limit of connections, or by the gatekeeper
+        self.refused_unfit = 0  # for what they sent: no PROXY header, no handshake
+        self._make_upper: MakeLayer = make_connection  # above TLS
+        if settings.websocket is not None:
+            self._make_upper = over_websocket(settings, make_connection)
+        self._gatekeeper = gatekeeper
+        self._bursts = BurstLog(_log, loop.time)
+        self._arriving: set[Arrival] = set()  # those that do not speak MQTT yet
+        self._server: asyncio.Server | None = None
+        self._unix_file: UnixSocketFile | None = None
+        setting = f"listener {settings.title}"
+        sources = settings.proxy_protocol_from
+        self._proxies: Proxies | None = None
+        if sources:
+            self._proxies = Proxies(sources, f"{setting}: proxy_protocol_from")
+        self._tls: TlsContexts | None = None
+        if settings.tls is not None:
+            self._tls = self._load_tls(settings.tls)
+
+    @property
+    def titles(self) -> list[str]:
+        """Its addresses, each with what is spoken there, such as ``127.0.0.1:8883 (tls)``."""
+        words = []
+        if self.settings.proxy_protocol_from:
+            words.append("proxy")
+        if self.settings.tls is not None:
+            words.append("tls")
+        if self.settings.websocket is not None:
+            words.append("websocket")
+        layers = f" ({', '.join(words)})" if words else ""
+        return [f"{address}{layers}" for address in self.addresses]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that ``reload`` reads again."""
+        if self.settings.tls is None:
+            return ()
+        return self.settings.tls.files
+
+    def reload(self) -> bool:
+        """Read the certificates again: new handshakes use them, connections stay as they are.
+
+        If anything is wrong with them all stays as it was, an error is logged, and it is False.
+        """
+        if self.settings.tls is None:
+            return True
+        try:
+            self._tls = self._load_tls(self.settings.tls)
+        except ConfigError as error:
+            _log.error(f"the certificates stay as they were: {error}")
+            return False
+        _log.info("certificates were read again", listener=self.settings.title)
+        return True
 
     def close(self) -> None:
-        """Take no more connections; those that are there stay."""
-        self._server.close()
-        for address in self.addresses:
+        """Take no more connections and end those that do not speak MQTT yet; the others stay."""
+        if self._unix_file is not None:
+            self._unix_file.remove()
+        if self._server is not None:
+            self._server.close()
+        for arrival in list(self._arriving):
+            arrival.transport.abort()
+
+    async def open(self) -> None:
+        """Begin to listen. An OSError names the address."""
+        loop = asyncio.get_running_loop()
+        address = self.settings.address
+        make_door = partial(Door, self, self._make_first, self._proxies)
+        try:
             if isinstance(address, UnixAddress):
-                try:
-                    os.unlink(address.path)
-                except FileNotFoundError:
-                    pass
+                self._unix_file = UnixSocketFile(address.path, int(self.settings.unix_mode, 8))
+                self._server = await loop.create_unix_server(
+                    make_door, sock=self._unix_file.socket, backlog=BACKLOG
+                )
+                self.addresses = [address]
+                return
+            self._server = await loop.create_server(
+                make_door, address.host, address.port, backlog=BACKLOG
+            )
+        except OSError as error:
+            reason = _reason(error)
+            raise type(error)(error.errno, f"cannot listen on {address}: {reason}") from error
+        self.addresses = [ListenAddress(*bound.getsockname()[:2]) for bound in self._server.sockets]
+
+    # --- for the door
+
+    def enter(self, transport: asyncio.Transport) -> Arrival | None:
+        """Count a connection in, or None if it is not let in."""
+        arrival = Arrival(self.settings.title, transport, self._arriving.discard, self._left)
+        limit = self.settings.connections_max
+        if limit is not None and 0 < limit <= self.connections:
+            self.refused_full += 1
+            self._bursts.warning(
+                "full",
+                "connections are refused: the listener has all it may have",
+                listener=self.settings.title,
+                connections_max=limit,
+                address=arrival.address,
+            )
+            return None
+        if self._gatekeeper is not None and not self._gatekeeper.enter(arrival):
+            self.refused_full += 1
+            return None
+        self.connections += 1
+        self._arriving.add(arrival)
+        return arrival
+
+    def identified(self, arrival: Arrival) -> bool:
+        """Whether the client that a proxy has named may stay."""
+        if self._gatekeeper is None or self._gatekeeper.identified(arrival):
+            return True
+        self.refused_full += 1
+        return False
+
+    def refused(self, arrival: Arrival, why: str) -> None:
+        """Tell why a connection is closed before MQTT."""
+        self.refused_unfit += 1
+        self._bursts.warning(
+            why,
+            f"a connection was closed: {why}",
+            listener=self.settings.title,
+            address=arrival.address,
+        )
+
+    def _left(self, arrival: Arrival) -> None:
+        self.connections -= 1
+        self._arriving.discard(arrival)
+        if self._gatekeeper is not None:
+            self._gatekeeper.left(arrival)
+
+    # --- the layers
+
+    def _make_first(self, arrival: Arrival) -> asyncio.Protocol:
+        """The lowest layer behind the PROXY header."""
+        tls = self._tls
+        if tls is None:
+            return self._make_upper(arrival)
+        assert self.settings.tls is not None
+        return TlsLayer(
+            arrival,
+            tls.default,
+            self.settings.tls.handshake_timeout_s,
+            self._make_upper,
+            self._take_certificate,
+            self.refused,
+        )
+
+    def _take_certificate(self, arrival: Arrival, encoded: bytes) -> None:
+        from holdfast.net.peer_certificate import peer_certificate
+
+        assert self.settings.tls is not None
+        now = datetime.datetime.now(datetime.UTC)
+        arrival.certificate = peer_certificate(encoded, self.settings.tls.identity, now)
+
+    def _load_tls(self, settings: TlsSettings) -> "TlsContexts":
+        # Here and not above: who listens without TLS should not wait for its libraries.
+        from holdfast.net.tls import TlsContexts
+
+        return TlsContexts(settings, f"listener {self.settings.title}: tls")
 
 
 async def listen(
-    settings: ListenerSettings, make_connection: Callable[[], NetConnection]
+    settings: ListenerSettings,
+    make_connection: Callable[[Arrival], NetConnection],
+    gatekeeper: Gatekeeper | None = None,
 ) -> Listener:
-    """Listen as the settings have it. An OSError names the address."""
-    loop = asyncio.get_running_loop()
-    address = settings.address
-    make_protocol: Callable[[], asyncio.Protocol] = make_connection
-    if settings.websocket is not None:
-        make_protocol = over_websocket(settings, make_connection)
-    try:
-        if isinstance(address, UnixAddress):
-            server = await loop.create_unix_server(make_protocol, address.path, backlog=BACKLOG)
-            os.chmod(address.path, int(settings.unix_mode, 8))
-            return Listener(server, [address])
-        server = await loop.create_server(
-            make_protocol, address.host, address.port, backlog=BACKLOG
-        )
-    except OSError as error:
-        is_lookup = isinstance(error, socket.gaierror)
-        reason = error.strerror if is_lookup else os.strerror(error.errno or 0)
-        raise type(error)(error.errno, f"cannot listen on {address}: {reason}") from error
-    return Listener(server, [ListenAddress(*bound.getsockname()[:2]) for bound in server.sockets])
+    """Listen as the settings have it.
+
+    Raises OSError, which names the address, and ConfigError.
+    """
+    listener = Listener(settings, make_connection, gatekeeper)
+    await listener.open()
+    return listener
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.EEXIST or isinstance(error, socket.gaierror):
+        return str(error.strerror)
+    return os.strerror(error.errno or 0)
 
 
 def rules_of(

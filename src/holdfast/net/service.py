@@ -15,6 +15,7 @@ from holdfast.broker.limits import Limits
 from holdfast.broker.listener_rules import ListenerRules
 from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.logs import get_logger
+from holdfast.net.arrival import Arrival
 from holdfast.net.connection import NetConnection
 from holdfast.net.driver import Driver
 from holdfast.net.worker import Worker
@@ -78,9 +79,9 @@ class Service:
         self.session_count_at_start: Final = broker.sessions.count
         self._driver = self._drive(broker, store)
 
-    def protocol(self, rules: ListenerRules) -> NetConnection:
-        """What the event loop makes for each connection that a listener of these rules accepts."""
-        return self._driver.protocol(rules)
+    def protocol(self, rules: ListenerRules, arrival: Arrival) -> NetConnection:
+        """What speaks MQTT on a connection that a listener of these rules has taken in."""
+        return self._driver.protocol(rules, arrival)
 
     def renew_identities(self) -> None:
         """Ask the authenticators anew about all clients: what they go by has changed."""

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, cast, final
 
+from holdfast.net.arrival import Arrival, MakeLayer
 from holdfast.net.connection import CLOSE_TIMEOUT_S, NetConnection, read_rest
 from holdfast.net.upgrade import Answer, Upgrade
 from holdfast.protocol.websocket import (
@@ -36,13 +37,15 @@ GIVE_UP: Final = 2
 
 
 def over_websocket(
-    settings: "ListenerSettings", make_connection: Callable[[], NetConnection]
-) -> Callable[[], asyncio.Protocol]:
-    """What makes the protocol of each connection that a listener for WebSocket accepts."""
+    settings: "ListenerSettings", make_connection: Callable[[Arrival], NetConnection]
+) -> MakeLayer:
+    """What makes the protocol of each connection that a listener for WebSocket takes in."""
     websocket = settings.websocket
     assert websocket is not None
     is_3_1_spoken = "3.1" in settings.versions
-    return lambda: WebSocket(make_connection(), websocket, is_3_1_spoken=is_3_1_spoken)
+    return lambda arrival: WebSocket(
+        make_connection(arrival), websocket, is_3_1_spoken=is_3_1_spoken
+    )
 
 
 @final
@@ -93,6 +96,14 @@ class WebSocket(asyncio.Protocol):
             self._pong()
         if reader.close_code:
             self._closed_by_peer()
+
+    def eof_received(self) -> bool:
+        # Not left to the event loop, which would wait for ever for a peer that does not read.
+        if not self.is_ending:
+            self.connection.eof_received()
+        if self._transport is not None:
+            self._transport.close()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None and not self.is_ending and self._transport is not None:

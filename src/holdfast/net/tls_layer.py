@@ -1,0 +1,277 @@
+"""TLS between a socket and the layer above, with OpenSSL working on memory.
+
+Not the event loop's own: there a handshake costs a task, each connection has a read buffer of 256
+KiB, what a broken connection still holds is lost, a peer that does not answer the close keeps its
+connection for half a minute, and nothing can be given that a proxy has sent behind its header.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Final, cast, final
+
+from holdfast.errors import HoldfastError
+from holdfast.net.arrival import Arrival, MakeLayer
+from holdfast.net.connection import read_rest
+
+# What is given to OpenSSL at a time: its buffers become as large as the largest piece. A record
+# of TLS has at most 16 KiB and some.
+PIECE_BYTES: Final = 16 * 1024
+
+# Takes the verified certificate (DER) of a client; raises HoldfastError to refuse it.
+TakeCertificate = Callable[[Arrival, bytes], None]
+Refused = Callable[[Arrival, str], None]
+
+
+@final
+class TlsLayer(asyncio.Protocol):
+    """The server's end of TLS on one connection.
+
+    The layer above is made when the handshake is done, within ``timeout_s`` seconds;
+    ``take_certificate`` comes before, if the client has shown one. ``refused`` is told why a
+    connection comes to nothing.
+    """
+
+    __slots__ = (
+        "_above",
+        "_arrival",
+        "_incoming",
+        "_is_closing",
+        "_make_layer",
+        "_outgoing",
+        "_raw",
+        "_refused",
+        "_ssl",
+        "_take_certificate",
+        "_timer",
+    )
+
+    def __init__(
+        self,
+        arrival: Arrival,
+        context: ssl.SSLContext,
+        timeout_s: float,
+        make_layer: MakeLayer,
+        take_certificate: TakeCertificate,
+        refused: Refused,
+    ) -> None:
+        self._arrival = arrival
+        self._make_layer = make_layer
+        self._take_certificate = take_certificate
+        self._refused = refused
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._raw = arrival.transport
+        self._above: asyncio.Protocol | None = None  # None until the handshake is done
+        self._is_closing = False
+        self._timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
+            timeout_s, self._fail, f"no TLS handshake within {timeout_s:g} s"
+        )
+
+    # --- from the socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._raw = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        for start in range(0, len(data), PIECE_BYTES):
+            if self._is_closing:
+                return
+            self._incoming.write(data[start : start + PIECE_BYTES])
+            if self._above is None and not self._shake_hands():
+                continue
+            self._read()
+
+    def eof_received(self) -> bool:
+        # Not left to the event loop, which would wait for ever for a peer that does not read.
+        if self._is_closing:
+            return True
+        if self._above is None:
+            self.abort()  # a look at the port, most often: nothing to tell
+        elif not self._above.eof_received():
+            self.close()
+        return True
+
+    def pause_writing(self) -> None:
+        if self._above is not None:
+            self._above.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._above is not None:
+            self._above.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        if self._above is None:
+            self._is_closing = True
+            self._arrival.left()
+            return
+        if exc is not None:
+            read_rest(self._raw, self.data_received)
+        self._is_closing = True
+        self._above.connection_lost(None)
+
+    # --- from above
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and send; nothing is kept here."""
+        if self._is_closing:
+            return
+        try:
+            if len(data) <= PIECE_BYTES:
+                self._ssl.write(data)
+                self._raw.write(self._outgoing.read())
+                return
+            sealed = []
+            with memoryview(data) as whole:
+                for start in range(0, len(data), PIECE_BYTES):
+                    self._ssl.write(whole[start : start + PIECE_BYTES])
+                    sealed.append(self._outgoing.read())
+            self._raw.write(b"".join(sealed))
+        except ssl.SSLError as error:
+            self._fail(f"TLS failed: {_reason(error)}")
+
+    def close(self) -> None:
+        """Say that nothing more comes, and close when all is sent.
+
+        The peer's answer is not waited for: every packet of MQTT says itself where it ends.
+        """
+        if self._is_closing:
+            return
+        self._is_closing = True
+        try:
+            self._ssl.unwrap()
+        except ssl.SSLError:
+            pass  # it wants to read the answer
+        self._flush()
+        self._raw.close()
+
+    def abort(self) -> None:
+        self._is_closing = True
+        self._raw.abort()
+
+    @property
+    def is_closing(self) -> bool:
+        return self._is_closing or self._raw.is_closing()
+
+    # --- the work
+
+    def _shake_hands(self) -> bool:
+        """Go on with the handshake; True once it is done and the layer above is there."""
+        try:
+            self._ssl.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return False
+        except (ssl.SSLError, ValueError) as error:
+            self._flush()  # the alert that says why
+            self._fail(f"TLS handshake failed: {_reason(error)}")
+            return False
+        self._flush()
+        self._stop_timer()
+        encoded = self._ssl.getpeercert(binary_form=True)
+        try:
+            if encoded is not None:
+                self._take_certificate(self._arrival, encoded)
+        except HoldfastError as error:
+            self._fail(str(error))
+            return False
+        self._above = self._make_layer(self._arrival)
+        self._above.connection_made(TlsTransport(self, self._raw))
+        return True
+
+    def _read(self) -> None:
+        """Pass up all that can be decrypted."""
+        assert self._above is not None
+        while not self._is_closing:
+            try:
+                data = self._ssl.read(PIECE_BYTES)
+            except ssl.SSLWantReadError:
+                break
+            except ssl.SSLZeroReturnError:
+                data = b""
+            except ssl.SSLError as error:
+                self._flush()
+                self._fail(f"TLS failed: {_reason(error)}")
+                return
+            if not data:  # the peer has said that nothing more comes
+                self.eof_received()
+                return
+            self._above.data_received(data)
+            if self._incoming.pending == 0 and self._ssl.pending() == 0:
+                break
+        if self._outgoing.pending:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            self._raw.write(self._outgoing.read())
+
+    def _fail(self, why: str) -> None:
+        """End a connection that has come to nothing, or can be read no more."""
+        self._stop_timer()
+        if self._is_closing:
+            return
+        self._is_closing = True
+        self._refused(self._arrival, why)
+        self._raw.close()
+        # A peer that does not read is not waited for.
+        if self._raw.get_write_buffer_size() > 0:
+            self._raw.abort()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+@final
+class TlsTransport(asyncio.Transport):
+    """What the layer above writes to."""
+
+    __slots__ = ("_layer", "_raw")
+
+    def __init__(self, layer: TlsLayer, raw: asyncio.Transport) -> None:
+        super().__init__()
+        self._layer = layer
+        self._raw = raw
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._layer.write(data)
+
+    def close(self) -> None:
+        self._layer.close()
+
+    def abort(self) -> None:
+        self._layer.abort()
+
+    def is_closing(self) -> bool:
+        return self._layer.is_closing
+
+    def pause_reading(self) -> None:
+        self._raw.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._raw.resume_reading()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._raw.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_size(self) -> int:
+        return self._raw.get_write_buffer_size()
+
+    def can_write_eof(self) -> bool:
+        """TLS has no half of a close."""
+        return False
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self._raw.get_extra_info(name, default)
+
+
+def _reason(error: ssl.SSLError | ValueError) -> str:
+    """What OpenSSL says, in its words, without the places in its source."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the client's certificate: {error.verify_message}"
+    reason = error.reason if isinstance(error, ssl.SSLError) else None
+    return (reason or "unknown").replace("_", " ").lower()
