@@ -20,6 +20,7 @@ from holdfast.broker.shared_group import SHARED_STRATEGIES
 from holdfast.config import ServerRedirect, Settings, check_reach, check_settings, warnings
 from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.logs import get_logger, setup_logging
+from holdfast.net.certificates import Certificates, certificates_of
 from holdfast.net.clock import Clock
 from holdfast.net.listener import Listener, listen, rules_of
 from holdfast.net.service import Reopen, Service
@@ -62,48 +63,63 @@ def run(settings: Settings) -> int:
     _raise_file_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     access = build_access(settings)
-    watcher = Watcher(access.parts)
+    certificates = certificates_of(settings)
+    watcher = Watcher([*access.parts, *certificates.values()])
     access.read()
+    for part in certificates.values():
+        part.reload()
     try:
         if settings.store == "memory":
             _log.warning("--store memory: nothing survives the end of this process")
-            return _run_on(settings, access, watcher, MemoryStore(), None)
+            return _run_on(settings, access, certificates, watcher, MemoryStore(), None)
         lock = DataLock(settings.data_dir)
         try:
-            return _run_on_disk(settings, access, watcher)
+            return _run_on_disk(settings, access, certificates, watcher)
         finally:
             lock.release()
     finally:
         access.close()
 
 
-def _run_on_disk(settings: Settings, access: Access, watcher: Watcher) -> int:
+def _run_on_disk(
+    settings: Settings, access: Access, certificates: dict[str, Certificates], watcher: Watcher
+) -> int:
     """Run on the store of the data folder, which is repaired first if it is damaged."""
     opener = StoreOpener(settings.data_dir, strict=settings.store_strict)
     reopen = opener.open_again if settings.store_recovery == "retry" else None
     try:
-        code = _run_on(settings, access, watcher, opener.open(), reopen)
+        code = _run_on(settings, access, certificates, watcher, opener.open(), reopen)
     except StoreCorrupt:
         if opener.was_repaired:
             raise
         # Met while the sessions were loaded, in a store that had not been looked at whole.
-        code = _run_on(settings, access, watcher, opener.open(distrust=True), reopen)
+        code = _run_on(settings, access, certificates, watcher, opener.open(distrust=True), reopen)
     if code == EXIT_STOPPED:
         opener.mark_closed()
     return code
 
 
 def _run_on(
-    settings: Settings, access: Access, watcher: Watcher, store: Store, reopen: Reopen | None
+    settings: Settings,
+    access: Access,
+    certificates: dict[str, Certificates],
+    watcher: Watcher,
+    store: Store,
+    reopen: Reopen | None,
 ) -> int:
     try:
-        return uvloop.run(_serve(settings, access, watcher, store, reopen))
+        return uvloop.run(_serve(settings, access, certificates, watcher, store, reopen))
     finally:
         store.close()
 
 
 async def _serve(
-    settings: Settings, access: Access, watcher: Watcher, store: Store, reopen: Reopen | None
+    settings: Settings,
+    access: Access,
+    certificates: dict[str, Certificates],
+    watcher: Watcher,
+    store: Store,
+    reopen: Reopen | None,
 ) -> int:
     loop = asyncio.get_running_loop()
     gc.set_threshold(GC_ALLOCATIONS)
@@ -141,7 +157,12 @@ async def _serve(
             authenticator = access.chains.get(listening.title)
             methods = None if authenticator is None else authenticator.methods
             rules = rules_of(listening, settings, methods)
-            listeners.append(await listen(listening, partial(service.protocol, rules)))
+            listener = await listen(
+                listening,
+                partial(service.protocol, rules),
+                certificates=certificates.get(listening.title),
+            )
+            listeners.append(listener)
             check_reach(settings, listening, listeners[-1].addresses)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, service.end)

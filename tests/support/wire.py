@@ -33,14 +33,19 @@ class Closed(Exception):
 
 
 class Wire:
-    """One connection, not yet a session: nothing is sent before the test says so."""
+    """One connection, not yet a session: nothing is sent before the test says so.
 
-    def __init__(self, port: int, level: int = V5) -> None:
+    It is opened to the port, unless a socket that is ``opened`` is given, of TLS for instance.
+    """
+
+    def __init__(self, port: int, level: int = V5, opened: socket.socket | None = None) -> None:
         self.level = level
-        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = opened or socket.create_connection(("127.0.0.1", port), PATIENCE_S)
         self.port = port
-        self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
+        self.address = ""
+        if self.socket.family != socket.AF_UNIX:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
         self._buffer = bytearray()
         self._read: deque[Packet] = deque()
         self._packet_ids = itertools.cycle(range(1, 65536))

@@ -118,7 +118,8 @@ class ListenerSettings(BaseModel):
     proxy_protocol_from: tuple[str, ...] = Field(
         default=(),
         description="Addresses or networks of proxies that begin each connection with a PROXY "
-        "header, version 1 or 2, such as 10.0.0.0/8; others are not let in. Empty: none is read.",
+        "header, version 1 or 2, such as 10.0.0.0/8; others are not let in. unix is for whoever "
+        "may open the Unix socket. Empty: no header is read.",
     )
     allow_anonymous: bool | None = Field(
         default=None, description="As the setting of the whole broker, for this listener."

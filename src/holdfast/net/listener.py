@@ -7,16 +7,14 @@ import os
 import socket
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, final
+from typing import Final, final
 
 from holdfast.broker.listener_rules import ALL_VERSIONS, ListenerRules
 from holdfast.config import Address, ListenAddress, ListenerSettings, Settings, UnixAddress
-from holdfast.config.listeners import TlsSettings
-from holdfast.errors import ConfigError
 from holdfast.logs import get_logger
 from holdfast.net.arrival import Arrival, Gatekeeper, MakeLayer
 from holdfast.net.burst_log import BurstLog
+from holdfast.net.certificates import Certificates
 from holdfast.net.connection import NetConnection
 from holdfast.net.door import Door, Proxies
 from holdfast.net.tls_layer import TlsLayer
@@ -28,9 +26,6 @@ BACKLOG: Final = 4096  # connections that the kernel accepts before the loop tak
 
 _LEVELS: Final = {"3.1": MQTT_3_1, "3.1.1": MQTT_3_1_1, "5.0": MQTT_5_0}
 
-if TYPE_CHECKING:
-    from holdfast.net.tls import TlsContexts
-
 _log = get_logger(__name__)
 
 
@@ -38,14 +33,15 @@ _log = get_logger(__name__)
 class Listener:
     """One open listener; ``addresses`` is where it is found, with the port it has got.
 
-    ``make_connection`` makes what is above TLS and WebSocket. ``gatekeeper`` is asked about each
-    connection, after the limit of this listener.
+    ``make_connection`` makes what is above TLS and WebSocket. ``certificates`` are given, and have
+    been read, where the settings have TLS. ``gatekeeper`` is asked about each connection.
     """
 
     def __init__(
         self,
         settings: ListenerSettings,
         make_connection: Callable[[Arrival], NetConnection],
+        certificates: Certificates | None = None,
         gatekeeper: Gatekeeper | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -62,14 +58,11 @@ class Listener:
         self._arriving: set[Arrival] = set()  # those that do not speak MQTT yet
         self._server: asyncio.Server | None = None
         self._unix_file: UnixSocketFile | None = None
-        setting = f"listener {settings.title}"
-        sources = settings.proxy_protocol_from
         self._proxies: Proxies | None = None
-        if sources:
-            self._proxies = Proxies(sources, f"{setting}: proxy_protocol_from")
-        self._tls: TlsContexts | None = None
-        if settings.tls is not None:
-            self._tls = self._load_tls(settings.tls)
+        if settings.proxy_protocol_from:
+            self._proxies = Proxies(settings.proxy_protocol_from)
+        assert (certificates is None) == (settings.tls is None)
+        self._certificates = certificates
 
     @property
     def titles(self) -> list[str]:
@@ -83,28 +76,6 @@ class Listener:
             words.append("websocket")
         layers = f" ({', '.join(words)})" if words else ""
         return [f"{address}{layers}" for address in self.addresses]
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files that ``reload`` reads again."""
-        if self.settings.tls is None:
-            return ()
-        return self.settings.tls.files
-
-    def reload(self) -> bool:
-        """Read the certificates again: new handshakes use them, connections stay as they are.
-
-        If anything is wrong with them all stays as it was, an error is logged, and it is False.
-        """
-        if self.settings.tls is None:
-            return True
-        try:
-            self._tls = self._load_tls(self.settings.tls)
-        except ConfigError as error:
-            _log.error(f"the certificates stay as they were: {error}")
-            return False
-        _log.info("certificates were read again", listener=self.settings.title)
-        return True
 
     def close(self) -> None:
         """Take no more connections and end those that do not speak MQTT yet; the others stay."""
@@ -141,8 +112,8 @@ class Listener:
     def enter(self, transport: asyncio.Transport) -> Arrival | None:
         """Count a connection in, or None if it is not let in."""
         arrival = Arrival(self.settings.title, transport, self._arriving.discard, self._left)
-        limit = self.settings.connections_max
-        if limit is not None and 0 < limit <= self.connections:
+        limit = self.settings.connections_max or 0
+        if 0 < limit <= self.connections:
             self.refused_full += 1
             self._bursts.warning(
                 "full",
@@ -186,14 +157,13 @@ class Listener:
 
     def _make_first(self, arrival: Arrival) -> asyncio.Protocol:
         """The lowest layer behind the PROXY header."""
-        tls = self._tls
-        if tls is None:
+        certificates = self._certificates
+        if certificates is None:
             return self._make_upper(arrival)
-        assert self.settings.tls is not None
         return TlsLayer(
             arrival,
-            tls.default,
-            self.settings.tls.handshake_timeout_s,
+            certificates.context,
+            certificates.settings.handshake_timeout_s,
             self._make_upper,
             self._take_certificate,
             self.refused,
@@ -206,23 +176,19 @@ class Listener:
         now = datetime.datetime.now(datetime.UTC)
         arrival.certificate = peer_certificate(encoded, self.settings.tls.identity, now)
 
-    def _load_tls(self, settings: TlsSettings) -> "TlsContexts":
-        # Here and not above: who listens without TLS should not wait for its libraries.
-        from holdfast.net.tls import TlsContexts
-
-        return TlsContexts(settings, f"listener {self.settings.title}: tls")
-
 
 async def listen(
     settings: ListenerSettings,
     make_connection: Callable[[Arrival], NetConnection],
+    *,
+    certificates: Certificates | None = None,
     gatekeeper: Gatekeeper | None = None,
 ) -> Listener:
-    """Listen as the settings have it.
+    """Listen as the settings have it; for the arguments see ``Listener``.
 
-    Raises OSError, which names the address, and ConfigError.
+    An OSError names the address.
     """
-    listener = Listener(settings, make_connection, gatekeeper)
+    listener = Listener(settings, make_connection, certificates, gatekeeper)
     await listener.open()
     return listener
 

@@ -142,18 +142,8 @@ class TlsContexts:
     def _read_trust(self, setting: str) -> _Trust | None:
         settings = self._settings
         if settings.client_certificates == "none":
-            for name in ("client_ca", "crl"):
-                if getattr(settings, name) is not None:
-                    raise ConfigError(
-                        f'{setting}.{name} is given: expected client_certificates = "optional" or'
-                        ' "required" with it, or else no client is asked for a certificate'
-                    )
             return None
-        if settings.client_ca is None:
-            raise ConfigError(
-                f"{setting}.client_ca is missing: expected the file of the certificates that sign"
-                f' those of clients, with client_certificates = "{settings.client_certificates}"'
-            )
+        assert settings.client_ca is not None  # as the settings were checked
         authorities = _certificates(settings.client_ca, f"{setting}.client_ca")
         for one in authorities:
             self._warn_of_time(one, f"{setting}.client_ca", settings.client_ca)

@@ -166,7 +166,7 @@ class TlsLayer(asyncio.Protocol):
             return False
         except (ssl.SSLError, ValueError) as error:
             self._flush()  # the alert that says why
-            self._fail(f"TLS handshake failed: {_reason(error)}")
+            self._fail(_handshake_failure(error))
             return False
         self._flush()
         self._stop_timer()
@@ -267,6 +267,16 @@ class TlsTransport(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: object = None) -> object:
         return self._raw.get_extra_info(name, default)
+
+
+# What OpenSSL says of bytes that do not even begin like TLS.
+_NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST"})
+
+
+def _handshake_failure(error: ssl.SSLError | ValueError) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS:
+        return "the client does not speak TLS"
+    return f"the TLS handshake failed: {_reason(error)}"
 
 
 def _reason(error: ssl.SSLError | ValueError) -> str:
