@@ -1,6 +1,7 @@
 """The real broker, as a process of its own that a test starts, kills and starts again."""
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -14,7 +15,8 @@ from tests.support.process import Process
 # For trying the tests themselves on another broker: a command that takes the same arguments and
 # prints the same ready line. The project's own test runs leave it unset.
 _COMMAND_VARIABLE: Final = "HOLDFAST_TEST_COMMAND"
-_READY: Final = r"ready on 127\.0\.0\.1:(\d+)"
+_READY: Final = r"ready on [^;]+"
+_PORT: Final = r"127\.0\.0\.1:(\d+)"
 
 
 class NewBroker(Protocol):
@@ -48,7 +50,8 @@ class BrokerProcess:
     """One data folder and the server process that serves it, on one port for its whole life.
 
     In a ``with`` statement it starts the server, and in the end stops it and expects it to go
-    cleanly. ``settings`` go through a configuration file, and so does ``toml``, its tables.
+    cleanly. ``settings`` go through a configuration file, and so does ``toml``, its tables; ``ports``
+    are those of all listeners, in their order.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class BrokerProcess:
     ) -> None:
         self.data_dir = data_dir
         self.port = port
+        self.ports: list[int] = []
         self._arguments: list[str] = []
         if store is not None:
             self._arguments += ["--store", store]
@@ -117,7 +121,8 @@ class BrokerProcess:
         """Start the server, and return when it has said that it is ready."""
         self.spawn()
         _, ready = self.process.wait_line(_READY)
-        port = int(ready[1])
+        self.ports = [int(port) for port in re.findall(_PORT, ready[0])]
+        port = self.ports[0]
         assert self.port in (0, port), f"asked for port {self.port}, got {port}"
         self.port, self._has_served = port, True
         return self

@@ -68,6 +68,7 @@ class WebSocket(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None  # of the next look at it, or of the end
         self._is_writing_paused = False
         self._is_reading_paused = False
+        self._is_half_closable = False
         self.is_ending = False  # our last word is said
         self._last_bytes = 0  # that came behind it
 
@@ -75,6 +76,7 @@ class WebSocket(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._is_half_closable = _is_half_closable(self._transport)
         self.connection.connection_made(WebSocketTransport(self, self._transport))
 
     def data_received(self, data: bytes) -> None:
@@ -112,6 +114,16 @@ class WebSocket(asyncio.Protocol):
         self._stop_timer()
         self.connection.connection_lost(None)
 
+    def eof_received(self) -> bool:
+        # A peer that has sent its last word but does not read is waited for only so long.
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            self.is_ending = True
+            self._stop_timer()
+            self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, transport.abort)
+            transport.close()
+        return True
+
     def pause_writing(self) -> None:
         self._is_writing_paused = True
         self.connection.pause_writing()
@@ -146,9 +158,9 @@ class WebSocket(asyncio.Protocol):
     def close(self) -> None:
         """Say the last word once all is written, and close when the peer has answered it."""
         if self._upgrade is not None:
-            self._end(self._upgrade.timed_out().data)  # That is why, before it is open.
+            self._refuse(self._upgrade.timed_out())  # That is why, before it is open.
         else:
-            self._end(close_frame(NORMAL_CLOSURE, ""))
+            self._end(close_frame(NORMAL_CLOSURE, ""), is_waiting=True)
 
     # --- the inner working
 
@@ -157,7 +169,7 @@ class WebSocket(asyncio.Protocol):
         assert self._transport is not None
         if answer.refusal:
             self.connection.tell(f"refused: {answer.refusal}")
-            self._end(answer.data)
+            self._refuse(answer)
             return False
         self._upgrade = None
         self._transport.write(answer.data)
@@ -165,6 +177,10 @@ class WebSocket(asyncio.Protocol):
             self._silence = Silence(self._interval_s, self._loop.time())
             self._timer = self._loop.call_at(self._silence.due_s, self._look)
         return True
+
+    def _refuse(self, answer: Answer) -> None:
+        # Without half of a close, a browser that keeps its connection would be waited for.
+        self._end(answer.data, is_waiting=self._is_half_closable)
 
     def _pong(self) -> None:
         assert self._reader.ping is not None
@@ -177,12 +193,10 @@ class WebSocket(asyncio.Protocol):
         reader = self._reader
         if reader.fault:
             self.connection.tell(f"closed: {reader.fault}")
-        self._end(close_frame(reader.close_code, reader.fault))
-        if not reader.fault and self._transport is not None:
-            self._transport.close()
+        self._end(close_frame(reader.close_code, reader.fault), is_waiting=False)
 
-    def _end(self, last_word: bytes) -> None:
-        """Write this, then wait a while for the peer to close.
+    def _end(self, last_word: bytes, *, is_waiting: bool) -> None:
+        """Write this and close, or with ``is_waiting`` wait a while for the peer to do that first.
 
         Closed at once, with something of the peer unread, the connection would be reset, and what
         was written last could be lost.
@@ -191,17 +205,17 @@ class WebSocket(asyncio.Protocol):
         if self.is_ending or transport is None or transport.is_closing():
             return
         self.is_ending = True
-        is_http = self._upgrade is not None
         self._upgrade = None
         self._stop_timer()
         transport.write(last_word)
-        if transport.can_write_eof():
-            transport.write_eof()
-        elif is_http:  # over TLS, which has no half of a close
+        self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, transport.abort)
+        if not is_waiting:
             transport.close()
+            return
         if self._is_reading_paused:
             transport.resume_reading()
-        self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, transport.abort)
+        if self._is_half_closable:
+            transport.write_eof()
 
     def _last_words(self, data: bytes) -> None:
         """Leave unread what comes behind our last word, but for a close frame that answers it."""
@@ -239,6 +253,14 @@ class WebSocket(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _is_half_closable(transport: asyncio.Transport) -> bool:
+    """Whether the end of what is written can be told; over TLS it cannot."""
+    try:
+        return transport.can_write_eof()
+    except NotImplementedError:
+        return False
 
 
 @final

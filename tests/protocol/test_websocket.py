@@ -1,0 +1,177 @@
+"""WebSocket frames: what a client may send, cut anywhere, and each thing that it must not."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.protocol.websocket import (
+    FRAME_ERROR,
+    INVALID_TEXT,
+    NO_CODE,
+    UNSUPPORTED_DATA,
+    FrameReader,
+    close_frame,
+    data_header,
+    ping_frame,
+    pong_frame,
+)
+from tests.support.websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
+
+LENGTHS = (0, 1, 125, 126, 127, 65_535, 65_536, 70_001)
+
+
+def read(*chunks: bytes) -> tuple[FrameReader, bytes]:
+    """A reader after these chunks, and the MQTT in them."""
+    reader = FrameReader()
+    return reader, b"".join([reader.receive(chunk) for chunk in chunks])
+
+
+@pytest.mark.spec("MQTT5-6.0.0-2", "MQTT311-6.0.0-2")
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("key", [b"\0\0\0\0", b"\x01\xff\x7f\x80"])
+def test_a_payload_of_any_length_is_unmasked_however_it_comes(length: int, key: bytes) -> None:
+    payload = bytes(number * 7 & 0xFF for number in range(length))
+    data = frame(payload, key=key) + frame(b"next", key=key)
+    for size in (1, 2, 3, 5, 1000, len(data)) if length < 1000 else (999, 65_536, len(data)):
+        chunks = [data[start : start + size] for start in range(0, len(data), size)]
+        reader, mqtt = read(*chunks)
+        assert mqtt == payload + b"next"
+        assert reader.close_code == 0
+
+
+@given(
+    parts=st.lists(st.tuples(st.binary(max_size=300), st.binary(min_size=4, max_size=4))),
+    cuts=st.lists(st.integers(0, 2000)),
+    pings=st.sets(st.integers(0, 8)),
+)
+def test_any_frames_cut_anywhere_give_what_is_in_them(
+    parts: list[tuple[bytes, bytes]], cuts: list[int], pings: set[int]
+) -> None:
+    """All are fragments of one message, with pings between them."""
+    data = b""
+    for number, (payload, key) in enumerate(parts):
+        kind = BINARY if number == 0 else CONTINUATION
+        data += frame(payload, kind, key=key, is_final=number == len(parts) - 1)
+        if number in pings:
+            data += frame(b"%d" % number, PING, key=key)
+    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    reader, mqtt = read(*(data[a:b] for a, b in itertools.pairwise(places)))
+    assert mqtt == b"".join(payload for payload, _ in parts)
+    asked = [number for number in pings if number < len(parts)]
+    assert reader.ping == (b"%d" % max(asked) if asked else None)
+    assert reader.close_code == 0
+
+
+def test_a_frame_of_any_announced_size_costs_no_memory() -> None:
+    """Its payload is handed on as it comes, and the header alone keeps nothing."""
+    reader = FrameReader()
+    start = frame(b"", length=(1 << 63) - 1)
+    assert reader.receive(start) == b""
+    key = start[-4:]
+    for _ in range(3):
+        assert reader.receive(bytes(a ^ b for a, b in zip(b"abcd", key, strict=True))) == b"abcd"
+    assert reader.close_code == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        pytest.param(frame(b"x", TEXT), UNSUPPORTED_DATA, id="text"),
+        pytest.param(frame(b"x", TEXT, is_final=False), UNSUPPORTED_DATA, id="text-fragment"),
+        pytest.param(frame(b"x", is_masked=False), FRAME_ERROR, id="unmasked"),
+        pytest.param(frame(b"", PING, is_masked=False), FRAME_ERROR, id="unmasked-ping"),
+        pytest.param(frame(b"x", reserved=0x40), FRAME_ERROR, id="compressed"),
+        pytest.param(frame(b"x", reserved=0x20), FRAME_ERROR, id="reserved-bit-2"),
+        pytest.param(frame(b"x", reserved=0x10), FRAME_ERROR, id="reserved-bit-3"),
+        pytest.param(frame(b"x", PING, reserved=0x40), FRAME_ERROR, id="compressed-ping"),
+        *(
+            pytest.param(frame(b"x", kind), FRAME_ERROR, id=f"opcode-{kind:x}")
+            for kind in (3, 4, 5, 6, 7, 0xB, 0xC, 0xD, 0xE, 0xF)
+        ),
+        pytest.param(frame(b"x", PING, is_final=False), FRAME_ERROR, id="fragmented-ping"),
+        pytest.param(frame(b"x", PONG, is_final=False), FRAME_ERROR, id="fragmented-pong"),
+        pytest.param(frame(b"", CLOSE, is_final=False), FRAME_ERROR, id="fragmented-close"),
+        pytest.param(frame(b"x" * 126, PING), FRAME_ERROR, id="long-ping"),
+        pytest.param(frame(b"x" * 70_000, CLOSE)[:2], FRAME_ERROR, id="giant-close"),
+        pytest.param(frame(b"x", CONTINUATION), FRAME_ERROR, id="continues-nothing"),
+        pytest.param(frame(b"", length=1 << 63), FRAME_ERROR, id="length-of-64-bits"),
+        pytest.param(frame(b"", length=(1 << 64) - 1), FRAME_ERROR, id="length-all-ones"),
+        pytest.param(frame(b"", length=125, width=2), FRAME_ERROR, id="padded-to-2"),
+        pytest.param(frame(b"", length=0, width=2), FRAME_ERROR, id="zero-padded-to-2"),
+        pytest.param(frame(b"", length=65_535, width=8), FRAME_ERROR, id="padded-to-8"),
+        pytest.param(frame(b"", length=5, width=8), FRAME_ERROR, id="small-padded-to-8"),
+        pytest.param(frame(b"\x03", CLOSE), FRAME_ERROR, id="close-of-one-byte"),
+        *(
+            pytest.param(frame(number.to_bytes(2, "big"), CLOSE), FRAME_ERROR, id=f"close-{number}")
+            for number in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535)
+        ),
+        pytest.param(frame(b"\x03\xe8\xff", CLOSE), INVALID_TEXT, id="close-reason"),
+    ],
+)
+def test_what_is_wrong_with_a_frame_ends_the_connection(data: bytes, code: int) -> None:
+    """What came before still counts, nothing behind does; and it is found byte by byte too."""
+    before, behind = frame(b"before"), frame(b"behind")
+    reader, mqtt = read(before + data + behind)
+    assert mqtt == b"before"
+    assert reader.close_code == code
+    assert reader.fault != ""
+    assert len(close_frame(code, reader.fault)) <= 2 + 125
+    assert reader.receive(behind) == b""
+    reader, mqtt = read(*(bytes((byte,)) for byte in before + data + behind))
+    assert mqtt == b"before"
+    assert reader.close_code == code
+
+
+def test_a_message_does_not_begin_within_another() -> None:
+    reader, mqtt = read(frame(b"a", is_final=False) + frame(b"b"))
+    assert mqtt == b"a"
+    assert reader.close_code == FRAME_ERROR
+
+
+def test_a_fault_shows_before_the_frame_is_there() -> None:
+    """The first two bytes are enough, so that nobody waits for gigabytes of text."""
+    reader, _ = read(frame(b"", TEXT, length=(1 << 63) - 1)[:2])
+    assert reader.close_code == UNSUPPORTED_DATA
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1011, 1014, 3000, 4999])
+def test_a_client_closes_with_a_code(code: int) -> None:
+    reader, mqtt = read(frame(b"x") + frame(code.to_bytes(2, "big") + "ä".encode(), CLOSE))
+    assert mqtt == b"x"
+    assert (reader.close_code, reader.fault) == (code, "")
+
+
+def test_a_client_closes_without_a_code() -> None:
+    reader, _ = read(frame(b"", CLOSE))
+    assert (reader.close_code, reader.fault) == (NO_CODE, "")
+    assert close_frame(NO_CODE, "") == b"\x88\x00"
+
+
+def test_of_many_pings_the_newest_is_answered() -> None:
+    reader, mqtt = read(b"".join(frame(b"%d" % number, PING) for number in range(1000)))
+    assert mqtt == b""
+    assert reader.ping == b"999"
+    assert pong_frame(b"999") == b"\x8a\x03999"
+
+
+def test_a_pong_that_nobody_asked_for_is_nothing() -> None:
+    reader, mqtt = read(frame(b"x" * 125, PONG) + frame(b"a"))
+    assert (mqtt, reader.ping, reader.close_code) == (b"a", None, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "header"),
+    [
+        (0, "8200"),
+        (125, "827d"),
+        (126, "827e007e"),
+        (65_535, "827effff"),
+        (65_536, "827f0000000000010000"),
+        (1 << 40, "827f0000010000000000"),
+    ],
+)
+def test_what_is_sent_has_the_shortest_header(size: int, header: str) -> None:
+    assert data_header(size).hex() == header
+    assert ping_frame(b"") == b"\x89\x00"
