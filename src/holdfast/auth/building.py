@@ -58,6 +58,13 @@ def build_access(settings: Settings) -> Access:
     )
 
 
+def build_chains(settings: Settings) -> dict[str, Chain]:
+    """The chains alone, with their files read: for tools. Raises ConfigError."""
+    access = build_access(settings)
+    access.read()
+    return access.chains
+
+
 def _chain(
     listener: ListenerSettings, settings: Settings, links: Mapping[str, Link]
 ) -> Chain | None:

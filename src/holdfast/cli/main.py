@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from holdfast.build_info import version_line
+from holdfast.cli.passwd import PASSWD_HELP, passwd
 from holdfast.cli.serve import SERVE_HELP, serve
 from holdfast.cli.store import STORE_HELP
 from holdfast.cli.store import app as store_app
@@ -50,4 +51,5 @@ def _options(
 
 
 app.command(name="serve", help=SERVE_HELP)(serve)
+app.command(name="passwd", help=PASSWD_HELP)(passwd)
 app.add_typer(store_app, name="store", help=STORE_HELP)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from holdfast.cli.exit_codes import ExitCode, one_line
-from holdfast.errors import StoreCorrupt, StoreError, UsageError
+from holdfast.errors import ConfigError, StoreCorrupt, StoreError, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -46,7 +46,7 @@ def failures() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
-    except UsageError as error:
+    except (UsageError, ConfigError) as error:
         _fail(ExitCode.USAGE, error)
     except StoreCorrupt as error:
         _fail(ExitCode.DAMAGE, error)
