@@ -11,6 +11,7 @@ from holdfast.config import ListenerSettings, Settings
 from holdfast.config.authenticators import (
     AuthenticatorSettings,
     CertificateSettings,
+    HttpSettings,
     PasswordFileSettings,
     ScramSettings,
 )
@@ -58,13 +59,6 @@ def build_access(settings: Settings) -> Access:
     )
 
 
-def build_chains(settings: Settings) -> dict[str, Chain]:
-    """The chains alone, with their files read: for tools. Raises ConfigError."""
-    access = build_access(settings)
-    access.read()
-    return access.chains
-
-
 def _chain(
     listener: ListenerSettings, settings: Settings, links: Mapping[str, Link]
 ) -> Chain | None:
@@ -107,6 +101,19 @@ def _link(table: AuthenticatorSettings) -> Link:
             from holdfast.auth.certificate import CertificateLink
 
             return CertificateLink(table.name, ignores_user_name=table.other_user_name == "ignore")
+        case HttpSettings():
+            from holdfast.auth.http import HttpLink, HttpOptions
+
+            options = HttpOptions(
+                url=table.url,
+                timeout_s=table.timeout_s,
+                connections_max=table.connections_max,
+                cache_s=table.cache_s,
+                on_error=table.on_error,
+                headers_file=table.headers_file,
+                ca_file=table.ca_file,
+            )
+            return HttpLink(table.name, options)
         case ScramSettings():
             from holdfast.auth.scram import ScramLink
 

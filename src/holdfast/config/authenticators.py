@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from holdfast.config.values import SecretFilePath
+from holdfast.config.values import FilePath, HttpUrl, SecretFilePath
 
 ScramMethod = Literal["SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
@@ -57,7 +57,48 @@ class ScramSettings(BaseModel):
     )
 
 
+class HttpSettings(BaseModel):
+    """Clients that an HTTP server knows, which is asked at each login."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["http"] = Field(description="http.")
+    name: str = Field(default="http", description="Its name in logs and listeners.")
+    url: HttpUrl = Field(
+        description="Where logins are posted to, https://HOST/PATH; http:// only where nobody else "
+        "hears the passwords."
+    )
+    timeout_s: float = Field(
+        default=5.0, ge=0.1, le=60, description="Seconds that one question may take."
+    )
+    connections_max: int = Field(
+        default=8, ge=1, le=64, description="Questions that are asked at a time; others wait."
+    )
+    cache_s: int = Field(
+        default=300,
+        ge=0,
+        le=0xFFFF_FFFF,
+        description="Seconds for which what was allowed is allowed again without asking. 0: none.",
+    )
+    on_error: Literal["unavailable", "deny", "ignore"] = Field(
+        default="unavailable",
+        description="What becomes of a client when the server does not answer, or not as expected: "
+        "unavailable (it is told to try again later), deny, or ignore (the next authenticator is "
+        "asked).",
+    )
+    headers_file: SecretFilePath | None = Field(
+        default=None,
+        description="File of headers to send, one NAME: VALUE a line, such as Authorization.",
+    )
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="File of the certificates, PEM, that the server's is checked against. Not "
+        "given: those of the system.",
+    )
+
+
 # One table of any kind. `kind` says which.
 AuthenticatorSettings = Annotated[
-    PasswordFileSettings | CertificateSettings | ScramSettings, Field(discriminator="kind")
+    PasswordFileSettings | CertificateSettings | ScramSettings | HttpSettings,
+    Field(discriminator="kind"),
 ]

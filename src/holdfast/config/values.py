@@ -180,6 +180,19 @@ def _origin(part: object) -> str:
     return found[0].removesuffix({"http": ":80", "https": ":443"}.get(found[1] or "", " "))
 
 
+def http_url(value: object) -> str:
+    """The address of a resource of an HTTP server, without anything secret."""
+    expected = "https://HOST/PATH or http://HOST/PATH, without user and password"
+    if not is_text(value) or not re.fullmatch(
+        r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[!-~]*)?", value
+    ):
+        raise Culprit(value, expected)
+    return value
+
+
+HttpUrl = Annotated[str, PlainValidator(http_url)]
+
+
 def response_information(value: object) -> str:
     """The topic that answers of requests go below."""
     # Below $SYS and $delayed nobody can answer, and $share is no topic to subscribe to.
