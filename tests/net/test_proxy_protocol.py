@@ -13,7 +13,6 @@ from holdfast.net.proxy_protocol import (
     read_proxy_header,
 )
 
-
 LONGEST_HOST = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
 
 

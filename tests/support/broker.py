@@ -50,8 +50,8 @@ class BrokerProcess:
     """One data folder and the server process that serves it, on one port for its whole life.
 
     In a ``with`` statement it starts the server, and in the end stops it and expects it to go
-    cleanly. ``settings`` go through a configuration file, and so does ``toml``, its tables; ``ports``
-    are those of all listeners, in their order.
+    cleanly. ``settings`` go through a configuration file, and so does ``toml``, its tables;
+    ``ports`` are those of all listeners, in their order.
     """
 
     def __init__(

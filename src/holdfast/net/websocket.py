@@ -99,14 +99,6 @@ class WebSocket(asyncio.Protocol):
         if reader.close_code:
             self._closed_by_peer()
 
-    def eof_received(self) -> bool:
-        # Not left to the event loop, which would wait for ever for a peer that does not read.
-        if not self.is_ending:
-            self.connection.eof_received()
-        if self._transport is not None:
-            self._transport.close()
-        return True
-
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None and not self.is_ending and self._transport is not None:
             read_rest(self._transport, self.data_received)
