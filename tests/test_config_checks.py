@@ -334,6 +334,10 @@ TLS = '[[listeners]]\naddress = "127.0.0.1:1"\ntls.certificate = "PEM"\ntls.key 
             ),
         ),
         (
+            "versions = []",
+            "listeners[0].versions: expected one at least: nobody could connect",
+        ),
+        (
             'proxy_protocol_from = ["proxy"]',
             (
                 "listeners[0].proxy_protocol_from: expected addresses and networks, such as "
@@ -376,11 +380,11 @@ def test_certificates_that_no_client_is_asked_for_let_nobody_in(tmp_path: Path) 
 
 
 def test_a_file_that_cannot_be_read_is_named_with_its_setting(tmp_path: Path) -> None:
-    toml = f'[[listeners]]\naddress = "127.0.0.1:1"\ntls.certificate = "{tmp_path}/a\\u0007"\n'
+    toml = f'[[listeners]]\naddress = "127.0.0.1:1"\ntls.certificate = "{tmp_path}/a"\n'
     toml += f'tls.key = "{tmp_path}"\n[[authenticators]]\nkind = "password_file"\n'
     toml += f'file = "{tmp_path}/holdfast.toml/b"'
     assert complaints(toml, tmp_path) == [
-        f"listeners[0].tls.certificate: {tmp_path}/a? cannot be read: No such file or directory",
+        f"listeners[0].tls.certificate: {tmp_path}/a cannot be read: No such file or directory",
         f"listeners[0].tls.key: {tmp_path} cannot be read: it is a folder",
         f"authenticators[0].file: {tmp_path}/holdfast.toml/b cannot be read: Not a directory",
     ]

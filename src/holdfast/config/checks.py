@@ -53,6 +53,8 @@ def problems(settings: Settings) -> Iterator[Problem]:
         if listener.tls is not None:
             yield from _of_tls(f"{key}.tls", listener.tls)
         yield from _of_proxies(key, listener)
+        if not listener.versions:
+            yield Problem(f"{key}.versions", "expected one at least: nobody could connect")
     yield from _of_files(settings)
 
 

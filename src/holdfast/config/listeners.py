@@ -10,6 +10,7 @@ from holdfast.config.values import (
     FilePath,
     Origins,
     SecretFilePath,
+    UnixMode,
     UrlPath,
     listen_address,
 )
@@ -112,9 +113,7 @@ class ListenerSettings(BaseModel):
     websocket: WebSocketSettings | None = Field(
         default=None, description="MQTT over WebSocket. Not given: plain MQTT."
     )
-    unix_mode: str = Field(
-        default="0660", pattern="^0?[0-7]{3}$", description="Permissions of a Unix socket, octal."
-    )
+    unix_mode: UnixMode = Field(default="0660", description="Permissions of a Unix socket, octal.")
     proxy_protocol_from: tuple[str, ...] = Field(
         default=(),
         description="Addresses or networks of proxies that begin each connection with a PROXY "

@@ -142,7 +142,8 @@ def file_path(value: object) -> Path:
     """A file that is read, which need not be there yet."""
     if isinstance(value, Path):
         return value
-    if not isinstance(value, str) or value == "" or "\0" in value:
+    # What cannot be printed is no path, but for instance the content of a key.
+    if not isinstance(value, str) or value == "" or not value.isprintable():
         raise Culprit(value, "the path of a file")
     return Path(value)
 
@@ -156,6 +157,16 @@ class ReadFile:
 
 FilePath = Annotated[Path, PlainValidator(file_path), ReadFile()]
 SecretFilePath = Annotated[Path, PlainValidator(file_path), ReadFile(is_secret=True)]
+
+
+def unix_mode(value: object) -> str:
+    """The permissions of a Unix socket."""
+    if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
+        raise Culprit(value, 'permissions in octal as a text, such as "0660"')
+    return value
+
+
+UnixMode = Annotated[str, PlainValidator(unix_mode)]
 
 
 def url_path(value: object) -> str:
