@@ -62,12 +62,8 @@ def run(settings: Settings) -> int:
         _log.warning(str(warning))
     _raise_file_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    access = build_access(settings)
-    certificates = certificates_of(settings)
+    access, certificates = _read_parts(settings)
     watcher = Watcher([*access.parts, *certificates.values()])
-    access.read()
-    for part in certificates.values():
-        part.reload()
     try:
         if settings.store == "memory":
             _log.warning("--store memory: nothing survives the end of this process")
@@ -79,6 +75,31 @@ def run(settings: Settings) -> int:
             lock.release()
     finally:
         access.close()
+
+
+def examine(settings: Settings) -> list[str]:
+    """Read all that a start reads before it opens anything, and return what to warn of.
+
+    Raises ConfigError.
+    """
+    check_settings(settings)
+    access, _ = _read_parts(settings)
+    access.close()
+    return [str(warning) for warning in warnings(settings)]
+
+
+def _read_parts(settings: Settings) -> tuple[Access, dict[str, Certificates]]:
+    """What decides who may connect, with all of its files read. Raises ConfigError."""
+    access = build_access(settings)
+    try:
+        certificates = certificates_of(settings)
+        access.read()
+        for part in certificates.values():
+            part.reload()
+    except BaseException:
+        access.close()
+        raise
+    return access, certificates
 
 
 def _run_on_disk(

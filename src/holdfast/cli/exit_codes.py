@@ -17,10 +17,15 @@ class ExitCode(IntEnum):
 
 
 def one_line(error: Exception) -> str:
-    """The message of ``error`` without a number that only a C programmer knows."""
+    """The message of ``error`` without a number that only a C programmer knows.
+
+    Nothing is in it that a terminal would obey.
+    """
     text = str(error)
     if isinstance(error, OSError) and error.strerror is not None:
         text = error.strerror
         if error.filename is not None:
             text = f"{error.filename}: {text}"
-    return " ".join(text.split())
+    # Paths and names are in it, which are whatever somebody has called them.
+    text = " ".join(text.split())
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from holdfast.cli.config import report_examination
 from holdfast.cli.exit_codes import ExitCode, one_line
 from holdfast.config import LogLevel, Settings, StoreKind, load_settings
 from holdfast.errors import ConfigError, StoreError
@@ -44,7 +45,11 @@ Exit codes:
 """
 
 _NOT_BINDABLE: Final = frozenset(
-    {errno.EACCES, errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPERM}
+    {
+        *(errno.EACCES, errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPERM),
+        # Of a Unix socket, whose path may be anything.
+        *(errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENOTDIR, errno.EROFS),
+    }
 )
 
 
@@ -87,6 +92,14 @@ def serve(
     log_level: Annotated[
         LogLevel | None, typer.Option(help="The least severe records to log. Default: info.")
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Check the configuration and leave, as `holdfast config check`.",
+            show_default=False,
+        ),
+    ] = False,
     log_json: Annotated[
         bool | None,
         typer.Option("--log-json", help="Log one JSON object per line.", show_default=False),
@@ -108,7 +121,9 @@ def serve(
                 "log_json": log_json,
             },
         )
-        code = _run(settings)
+        if check:
+            report_examination(settings)
+        code = ExitCode.STOPPED if check else _run(settings)
     except (ConfigError, StoreError, OSError) as error:
         code = _exit_code(error)
         typer.echo(f"holdfast: {one_line(error)}", err=True)

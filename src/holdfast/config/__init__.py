@@ -2,7 +2,7 @@
 
 from holdfast.config.checks import Problem, check_reach, check_settings, problems, warnings
 from holdfast.config.listeners import ListenerSettings
-from holdfast.config.loading import ENVIRONMENT_PREFIX, load_settings
+from holdfast.config.loading import ENVIRONMENT_PREFIX, Loaded, load_settings, load_with_sources
 from holdfast.config.settings import (
     LogLevel,
     LogPolicy,
@@ -13,6 +13,7 @@ from holdfast.config.settings import (
     StoreKind,
     StoreRecovery,
 )
+from holdfast.config.shown import shown
 from holdfast.config.values import Address, ListenAddress, UnixAddress
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Address",
     "ListenAddress",
     "ListenerSettings",
+    "Loaded",
     "LogLevel",
     "LogPolicy",
     "Problem",
@@ -33,6 +35,8 @@ __all__ = [
     "check_reach",
     "check_settings",
     "load_settings",
+    "load_with_sources",
     "problems",
+    "shown",
     "warnings",
 ]

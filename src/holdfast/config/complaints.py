@@ -44,6 +44,8 @@ def complaint(error: ValidationError, name: Callable[[str], str]) -> str:
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{called}.kind = {_scalar(given)}: expected one of {', '.join(words)}{hint}"
     context = first.get("ctx", {})
+    if kind == "culprit" and tables_of(place.field):
+        return f"{called}: expected {context['expected']}"  # what does not fit together in it
     if kind == "culprit":
         return f"{called}{_shown(context['value'], place)}: expected {context['expected']}"
     return f"{called}{_shown(value, place)}: expected {_expected(place)}"
@@ -97,6 +99,9 @@ class _Place:
                 models = {part: models[part]}
                 continue
             self.rest += f".{part}"
+            if not models and self.field is not None:
+                self.is_element = True  # a table of the operator's own words
+                continue
             self.path += f".{part}"
             self.key = part
             self.model = next(
@@ -174,6 +179,10 @@ def _expected(place: _Place) -> str:
     options = [part for part in get_args(annotation) if part is not type(None)]
     if len(options) == 1 and type(None) in get_args(annotation):
         annotation = options[0]
+    if get_origin(annotation) is dict:
+        inner = get_args(annotation)[1]
+        each = _one(inner, field)
+        return each if place.is_element else f"a table, {each} for each of its keys"
     if get_origin(annotation) is tuple:
         inner = get_args(annotation)[0]
         return _one(inner, field) if place.is_element else f"a list, each {_one(inner, field)}"

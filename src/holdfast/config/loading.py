@@ -5,12 +5,13 @@ Each layer is checked by itself, so that an error names the place the wrong valu
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
-from holdfast.config.complaints import closest, complaint
+from holdfast.config.complaints import closest, complaint, in_one_line
 from holdfast.config.settings import Settings
 from holdfast.config.walk import tables_of
 from holdfast.errors import ConfigError
@@ -38,16 +39,44 @@ def load_settings(
 
     Raises ConfigError, with one line that names the source, key, value and what was expected.
     """
+    loaded = load_with_sources(
+        config_file=config_file, environment=environment, overrides=overrides
+    )
+    return loaded.settings
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, and where each that is no default comes from, by its key."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+def load_with_sources(
+    *,
+    config_file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> Loaded:
+    """As ``load_settings``, for those who want to know where a setting comes from."""
     environment = {} if environment is None else environment
     named = environment.get(f"{ENVIRONMENT_PREFIX}CONFIG", "")
     if config_file is None and named != "":
         config_file = Path(named)
     values: dict[str, object] = {}
+    sources: dict[str, str] = {}
     if config_file is not None:
-        values |= _from_file(config_file)
-    values |= _from_environment(environment)
-    values |= _from_command_line({} if overrides is None else overrides)
-    return Settings.model_validate(values)
+        layer = _from_file(config_file)
+        values |= layer
+        sources |= dict.fromkeys(layer, in_one_line(str(config_file)))
+    layer = _from_environment(environment)
+    values |= layer
+    sources |= {key: _variable(key) for key in layer}
+    layer = _from_command_line({} if overrides is None else overrides)
+    values |= layer
+    sources |= {key: _option(key) for key in layer}
+    return Loaded(Settings.model_validate(values), sources)
 
 
 def _from_file(file: Path) -> dict[str, object]:
