@@ -2,13 +2,16 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from holdfast.config import ListenAddress, Settings, load_settings
+from holdfast.config.authenticators import AuthenticatorSettings
 from holdfast.errors import ConfigError
 from tools.configuration import PAGE, page
+from tools.configuration_example import FILE, example
 
 
 def load(toml: str, folder: Path) -> Settings:
@@ -189,3 +192,18 @@ def test_variables_that_others_set_for_a_service_named_holdfast_are_left_alone()
 
 def test_the_reference_is_that_of_these_settings() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m tools.configuration"
+
+
+def test_the_example_is_that_of_these_settings_and_changes_nothing() -> None:
+    assert FILE.read_text(encoding="utf-8") == example(), "run: python -m tools.configuration"
+    assert load_settings(config_file=FILE) == load_settings()
+
+
+def test_the_example_without_its_signs_is_right(tmp_path: Path) -> None:
+    lines = FILE.read_text(encoding="utf-8").splitlines()
+    plain = [re.sub(r"^#(?=\S)", "", line) for line in lines]
+    settings = load("\n".join(plain), tmp_path)
+    assert len(settings.authenticators) == len(get_args(get_args(AuthenticatorSettings)[0]))
+    for key in Settings.model_fields.keys() - {"listeners", "authenticators"}:
+        default = getattr(load_settings(), key)
+        assert default is None or getattr(settings, key) == default
