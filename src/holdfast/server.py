@@ -26,10 +26,12 @@ from holdfast.net.listener import Listener, listen, rules_of
 from holdfast.net.service import Reopen, Service
 from holdfast.net.watching import Reloader, Watcher
 from holdfast.protocol.reason_codes import SERVER_MOVED, USE_ANOTHER_SERVER
+from holdfast.store.folder import too_open
 from holdfast.store.interface import Store
 from holdfast.store.lock import DataLock
 from holdfast.store.memory import MemoryStore
 from holdfast.store.opening import StoreOpener
+from holdfast.store.sqlite import FILE_NAME
 
 # The writer thread asks for the interpreter a few times per commit. With Python's 5 ms, a busy
 # event loop would keep each commit waiting that long.
@@ -108,6 +110,8 @@ def _run_on_disk(
     """Run on the store of the data folder, which is repaired first if it is damaged."""
     opener = StoreOpener(settings.data_dir, strict=settings.store_strict)
     reopen = opener.open_again if settings.store_recovery == "retry" else None
+    for text in too_open(settings.data_dir, settings.data_dir / FILE_NAME):
+        _log.warning(text)
     try:
         code = _run_on(settings, access, certificates, watcher, opener.open(), reopen)
     except StoreCorrupt:
