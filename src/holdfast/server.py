@@ -243,6 +243,8 @@ def _limits(settings: Settings) -> Limits:
         retained_bytes_max=settings.retained_bytes_max,
         slice_packets=SLICE_PACKETS,
         redirect_code=_REDIRECT_CODES[settings.server_redirect],
+        narrows_subscriptions=settings.acl_wide_subscriptions == "narrow",
+        ends_denied_before_v5=settings.acl_denied_publish_v311 == "disconnect",
     )
 
 

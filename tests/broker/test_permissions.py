@@ -37,7 +37,7 @@ def deny(topic_filter: str, actions: int = ALL_ACTIONS) -> tuple[bool, int, str]
 def permissions(*rules: tuple[bool, int, str]) -> Permissions:
     """Of rules with the numbers 1, 2, 3 and so on."""
     return Permissions(
-        [Rule(*rule, number) for number, rule in enumerate(rules, start=1)],
+        [Rule(*rule, f"rule {number}") for number, rule in enumerate(rules, start=1)]
     )
 
 
@@ -150,10 +150,10 @@ def test_a_verdict_names_the_part_and_the_rule() -> None:
     client = permissions(allow("home/+/status"), deny("home/safe/#"), allow("home/#"))
     verdict = client.judge_subscribe("home/#", False)
     assert not verdict.is_allowed
-    assert verdict.rule is not None and verdict.rule.number == 2
+    assert verdict.rule is not None and verdict.rule.name == "rule 2"
     assert verdict.part in ("home/safe", "home/safe/#")
     allowed = client.judge_subscribe("home/+/status", False)
-    assert allowed.is_allowed and allowed.rule is not None and allowed.rule.number == 1
+    assert allowed.is_allowed and allowed.rule is not None and allowed.rule.name == "rule 1"
 
 
 @pytest.mark.parametrize("narrows", [False, True])

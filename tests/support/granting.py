@@ -32,7 +32,7 @@ def permissions(text: str) -> Permissions:
             actions = 0
             for name in names.split(","):
                 actions |= _ACTIONS[name]
-            rules.append(Rule(word == "allow", actions, topic_filter, number))
+            rules.append(Rule(word == "allow", actions, topic_filter, f"rule {number}"))
     return Permissions(rules)
 
 

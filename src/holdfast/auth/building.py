@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from holdfast.auth.access import AccessControl
+from holdfast.auth.acl import AclFile
 from holdfast.auth.anonymous import NAME as ANONYMOUS
 from holdfast.auth.anonymous import AnonymousLink
 from holdfast.auth.chain import Chain
+from holdfast.auth.interface import Authorizer
 from holdfast.auth.link import Link
 from holdfast.config import ListenerSettings, Settings
 from holdfast.config.authenticators import (
@@ -27,7 +30,7 @@ class Access:
     """
 
     chains: dict[str, Chain]
-    parts: tuple[Link, ...]
+    parts: tuple[Link | Authorizer, ...]
 
     def read(self) -> None:
         """Read all files for the first time. Raises ConfigError."""
@@ -50,17 +53,31 @@ def build_access(settings: Settings) -> Access:
                 "authenticator has"
             )
         links[table.name] = _link(table)
+    authorizers = _authorizers(settings)
+    access = AccessControl(authorizers, settings.acl_token_rules)
     chains = {
-        listener.title: _chain(listener, settings, links) for listener in settings.all_listeners
+        listener.title: _chain(listener, settings, links, access)
+        for listener in settings.all_listeners
     }
     return Access(
         {title: chain for title, chain in chains.items() if chain is not None},
-        tuple(links.values()),
+        (*links.values(), *authorizers),
     )
 
 
+def _authorizers(settings: Settings) -> list[Authorizer]:
+    """What says what clients may do, in the order in which their rules are tried."""
+    authorizers: list[Authorizer] = []
+    if settings.acl_file is not None:
+        authorizers.append(AclFile(settings.acl_file))
+    return authorizers
+
+
 def _chain(
-    listener: ListenerSettings, settings: Settings, links: Mapping[str, Link]
+    listener: ListenerSettings,
+    settings: Settings,
+    links: Mapping[str, Link],
+    access: AccessControl,
 ) -> Chain | None:
     """The chain of one listener, None where anyone may do anything."""
     names = list(links) if listener.authenticators is None else listener.authenticators
@@ -83,11 +100,11 @@ def _chain(
             f"listener {listener.title}: allow_anonymous = false: expected an authenticator too, "
             "without one nobody could connect"
         )
-    if not chosen and settings.acl_file is None:
+    if not chosen and not access.authorizers:
         return None
     if is_anonymous_allowed:
         chosen.append(AnonymousLink(is_alone=not chosen))
-    return Chain(chosen)
+    return Chain(chosen, access)
 
 
 def _link(table: AuthenticatorSettings) -> Link:

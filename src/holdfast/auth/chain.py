@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final, final
 
+from holdfast.auth.access import AccessControl
+from holdfast.auth.access_rules import Subject
 from holdfast.auth.link import NOT_MINE, Answer, Link
 from holdfast.broker.authentication import (
     CONTINUE,
@@ -14,6 +16,7 @@ from holdfast.broker.authentication import (
     refuse,
 )
 from holdfast.broker.identity import Identity
+from holdfast.broker.permissions import Permissions
 from holdfast.logs import get_logger
 from holdfast.protocol.reason_codes import BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED
 
@@ -30,8 +33,9 @@ class Chain:
     on. Whether a client may stay is for the link that has let it in.
     """
 
-    def __init__(self, links: Sequence[Link]) -> None:
+    def __init__(self, links: Sequence[Link], access: AccessControl | None = None) -> None:
         self.links: Final = tuple(links)
+        self._access = AccessControl() if access is None else access
         self._by_name = {link.name: link for link in self.links}
         assert len(self._by_name) == len(self.links), "two links of one name"
         self._methods = frozenset[str]().union(*(link.methods for link in self.links))
@@ -70,9 +74,26 @@ class Chain:
 
     def granted(self, request: AuthRequest, identity: Identity, data: bytes | None) -> AuthReply:
         """What follows from a link's grant, at first and at each renewal."""
-        # Here, in this order: the rules that bind client ids to users, then the authorizer, whose
-        # permissions go into the reply.
-        return grant(data, identity=identity)
+        # Here first: the rules that bind client ids to users.
+        permissions = self._permissions(request, identity)
+        return grant(data, identity=identity, permissions=permissions)
+
+    def _permissions(self, request: AuthRequest, identity: Identity) -> Permissions | None:
+        """What the client may do; at a renewal, what it might so far if nobody can say."""
+        subject = Subject(
+            request.client_id,
+            identity.user_name,
+            request.listener,
+            identity.roles,
+            identity.attributes,
+        )
+        try:
+            return self._access.permissions(subject, identity.rules)
+        except Exception as error:
+            if request.renewed is None:
+                raise
+            _log.failure("clients keep their permissions: an authorizer failed", error)
+            return request.permissions
 
 
 @final

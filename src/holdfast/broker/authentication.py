@@ -147,11 +147,16 @@ class AuthStep:
     """
 
     def __init__(
-        self, connection: Connection, exchange: AuthExchange | None, request: AuthRequest
+        self,
+        connection: Connection,
+        exchange: AuthExchange | None,
+        request: AuthRequest,
+        round_of_renewals: int,
     ) -> None:
         self.connection = connection
         self.exchange = exchange
         self.request = request
+        self.round_of_renewals = round_of_renewals
 
 
 @final
@@ -234,7 +239,7 @@ class Authentication:
         exchange.is_step_under_way = True
         exchange.state = None
         exchange.round_of_renewals = self._round_of_renewals
-        self.steps.append(AuthStep(connection, exchange, request))
+        self.steps.append(AuthStep(connection, exchange, request, self._round_of_renewals))
 
     def renew_all(self, connections: list[Connection]) -> None:
         """Ask of all that have been let in whether that still holds, and on what terms.
@@ -264,7 +269,7 @@ class Authentication:
             identity,
             connection.permissions,
         )
-        self.steps.append(AuthStep(connection, None, request))
+        self.steps.append(AuthStep(connection, None, request, self._round_of_renewals))
 
     def settled(self, step: AuthStep) -> None:
         """The client of a step is let in: was the answer from before a renewal of all?"""
@@ -275,8 +280,8 @@ class Authentication:
     def renewed(self, step: AuthStep, reply: AuthReply) -> None:
         """Take the reply to a renewal. Raises Refused if the client may stay no longer."""
         connection = step.connection
-        if connection.state == CLOSED:
-            return
+        if connection.state == CLOSED or step.round_of_renewals != self._round_of_renewals:
+            return  # A newer renewal has been asked for, whose answer may have come already.
         if connection.identity is not step.request.renewed:
             self._renew(connection)  # It has another one by now.
         elif reply.kind == GRANT:

@@ -92,7 +92,7 @@ class Authorization:
         self, connection: Connection, permissions: Permissions, what: str, verdict: Verdict
     ) -> None:
         rule = verdict.rule
-        why = "no rule allows it" if rule is None else f"by rule {rule.number}"
+        why = "no rule allows it" if rule is None else f"by {rule.name}"
         more = ""
         if permissions.untold > 0:
             more = f"; {permissions.untold} more since the last such line"

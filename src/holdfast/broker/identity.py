@@ -32,7 +32,8 @@ class Identity:
     """Who a client is, as an authenticator found; ``expires_at_ms`` is Unix time, 0 for never.
 
     ``source`` names the part of the authenticator that said so, and ``mark`` is what that part
-    wants to find again when it is asked whether this still holds.
+    wants to find again when it is asked whether this still holds. ``rules`` are rules of access
+    that come with the identity, such as those of a token; who makes the permissions knows them.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Identity:
         roles: tuple[str, ...] = (),
         expires_at_ms: int = 0,
         mark: str = "",
+        rules: tuple[object, ...] | None = None,
     ) -> None:
         self.user_name = user_name
         self.source = source
@@ -50,3 +52,4 @@ class Identity:
         self.roles = roles
         self.expires_at_ms = expires_at_ms
         self.mark = mark
+        self.rules = rules

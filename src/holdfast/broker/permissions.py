@@ -35,13 +35,13 @@ DEPTH_MAX: Final = 32
 
 @final
 class Rule:
-    """One rule for one topic filter; ``number`` is that of the rule it was made of."""
+    """One rule for one topic filter; ``name`` is what the operator knows it by."""
 
-    def __init__(self, is_allowed: bool, actions: int, topic_filter: str, number: int) -> None:
+    def __init__(self, is_allowed: bool, actions: int, topic_filter: str, name: str) -> None:
         self.is_allowed = is_allowed
         self.actions = actions
         self.topic_filter = topic_filter
-        self.number = number
+        self.name = name
         self.levels = topic_filter.split("/")
         first = self.levels[0]
         self.begins_with_wildcard = first == "+" or first == "#"

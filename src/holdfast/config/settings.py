@@ -21,6 +21,9 @@ StoreKind = Literal["sqlite", "memory"]
 StoreRecovery = Literal["retry", "stop"]
 ServerRedirect = Literal["none", "use_another_server", "server_moved"]
 QueuePolicy = Literal["refuse", "drop_oldest", "drop_newest", "end_session"]
+WideSubscriptions = Literal["refuse", "narrow"]
+DeniedPublish = Literal["drop", "disconnect"]
+TokenRules = Literal["before", "instead"]
 LogPolicy = Literal["refuse", "drop_oldest"]
 SharedStrategy = Literal["round_robin", "least_in_flight", "sticky", "hash_client", "hash_topic"]
 
@@ -63,6 +66,21 @@ class Settings(BaseModel):
         default=None,
         description="File of rules that say who may publish and subscribe to what. Not given: "
         "everyone to everything.",
+    )
+    acl_wide_subscriptions: WideSubscriptions = Field(
+        default="refuse",
+        description="A subscription to more than the rules allow: refuse it, or narrow it, which "
+        "accepts it and delivers what is allowed. A shared one is refused in any case.",
+    )
+    acl_denied_publish_v311: DeniedPublish = Field(
+        default="drop",
+        description="A publish that the rules deny, at QoS 1 or 2 from a client before 5.0: drop "
+        "(acknowledge it all the same) or disconnect. A client of 5.0 is told 0x87.",
+    )
+    acl_token_rules: TokenRules = Field(
+        default="before",
+        description="Rules that come with a client's token: tried before those of the ACL file, "
+        "or instead of them.",
     )
     data_dir: DataDir = Field(
         default=Path("data"),
