@@ -152,8 +152,8 @@ def test_a_percent_sign_is_written_twice() -> None:
         (
             one_rule("a") + "\n[[rules]]\nallow = ['pubish']\ntopics = ['a']",
             (
-                "rule 2 (line 5): allow: expected publish, subscribe, receive, retain, share or all, "
-                "'pubish' came; did you mean publish?"
+                "rule 2 (line 5): allow: expected publish, subscribe, receive, retain, share or "
+                "all, 'pubish' came; did you mean publish?"
             ),
         ),
         (

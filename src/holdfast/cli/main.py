@@ -5,6 +5,8 @@ from typing import Annotated
 import typer
 
 from holdfast.build_info import version_line
+from holdfast.cli.acl import ACL_HELP
+from holdfast.cli.acl import app as acl_app
 from holdfast.cli.config import CONFIG_HELP
 from holdfast.cli.config import app as config_app
 from holdfast.cli.passwd import PASSWD_HELP, passwd
@@ -56,3 +58,4 @@ app.command(name="serve", help=SERVE_HELP)(serve)
 app.command(name="passwd", help=PASSWD_HELP)(passwd)
 app.add_typer(config_app, name="config", help=CONFIG_HELP)
 app.add_typer(store_app, name="store", help=STORE_HELP)
+app.add_typer(acl_app, name="acl", help=ACL_HELP)
