@@ -35,6 +35,12 @@ def set_rules(world: World, client_id: str, rules: str) -> None:
     world.run()
 
 
+def world_rules(world: World) -> dict[str, str]:
+    """The rules as they are now."""
+    assert isinstance(world.authenticator, Granting)
+    return dict(world.authenticator.rules)
+
+
 def payloads(client: Client) -> list[str]:
     return [packet.payload.decode() for packet in client.publishes()]
 
@@ -413,6 +419,38 @@ def test_overlapping_subscriptions_bring_what_is_allowed_once() -> None:
     (packet,) = client.publishes()
     assert packet.payload == b"yes" and packet.properties is not None
     assert sorted(packet.properties.subscription_identifiers or []) == [1, 2]
+
+
+def test_an_answer_to_an_earlier_renewal_counts_no_longer() -> None:
+    """Threads answer in any order: what the newest reload says holds."""
+    world = new_world({"c": "allow publish a"})
+    client = world.hello("c")
+    world.are_auth_steps_held = True
+    set_rules(world, "c", "allow publish b")
+    (earlier,) = world.auth_steps
+    stale = Granting(world_rules(world)).step(earlier.request)
+    world.auth_steps = []
+    set_rules(world, "c", "allow publish c")
+    world.answer_auth_steps()
+    world.broker.auth_done(earlier, stale)
+    for packet_id, topic in enumerate("abc", start=1):
+        client.publish(topic, "x", 1, packet_id)
+    assert client.received() == ["PUBACK #1 0x87", "PUBACK #2 0x87", "PUBACK #3 0x10"]
+
+
+def test_a_login_that_a_reload_overtakes_is_judged_anew() -> None:
+    world = new_world({"c": "allow publish a"})
+    world.are_auth_steps_held = True
+    client = world.connect("c")
+    (step,) = world.auth_steps
+    reply = Granting(world_rules(world)).step(step.request)
+    world.auth_steps = []
+    set_rules(world, "c", "allow publish b")
+    world.broker.auth_done(step, reply)
+    world.run()
+    world.answer_auth_steps()
+    client.publish("a", "x", 1, 1)
+    assert client.received() == ["CONNACK 0x00", "PUBACK #1 0x87"]
 
 
 def test_a_renewal_that_refuses_ends_the_connection() -> None:
