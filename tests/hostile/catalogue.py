@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.hostile import connections, floods
+from tests.hostile import connections, floods, topics
 from tests.hostile.scene import Attack
 
-ATTACKS: Final[tuple[Attack, ...]] = (*connections.ATTACKS, *floods.ATTACKS)
+ATTACKS: Final[tuple[Attack, ...]] = (*connections.ATTACKS, *floods.ATTACKS, *topics.ATTACKS)
