@@ -6,7 +6,6 @@ from typing import Final
 from tests.hostile.crowd import Crowd
 from tests.hostile.scene import MIB, Attack, Scene
 from tests.support import packets
-from tests.support.process import eventually
 from tests.support.wire import Wire
 
 # A connection without a CONNECT: our objects for it and those of the event loop.
@@ -68,10 +67,7 @@ def _takeovers(scene: Scene) -> None:
     files = scene.server.open_files
     with Crowd(scene.broker.port, scene.size) as crowd:
         crowd.send_each(hello)
-        eventually(
-            lambda: crowd.look() or crowd.closed == scene.size - 1,  # type: ignore[func-returns-value]
-            "all but one are turned out",
-        )
+        crowd.until_closed(scene.size - 1)
         scene.note("0x8E", crowd.closed)
         scene.serve_on()
     scene.until_gone(files)

@@ -163,7 +163,7 @@ INJECTIONS: Final = (
 
 
 def _log_injection(scene: Scene) -> None:
-    """Client identifiers made to forge lines, drive a terminal or fill a disk, all of them logged."""
+    """Client identifiers made to forge lines, drive a terminal or fill a disk."""
     first = len(scene.broker.log_lines)
     for _ in range(scene.size):
         for client_id in INJECTIONS:

@@ -4,6 +4,7 @@ import errno
 import select
 import socket
 import struct
+import time
 from types import TracebackType
 from typing import Final, Self
 
@@ -69,6 +70,13 @@ class Crowd:
                 self._poll.unregister(number)
                 del self.sockets[number]
                 one.close()
+
+    def until_closed(self, count: int) -> None:
+        """Wait until the server has closed so many."""
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while self.closed < count:
+            assert time.monotonic() < deadline_s, f"only {self.closed} of {count} are closed"
+            self.look(0.05)
 
     def reset_all(self) -> None:
         """Drop every connection without a farewell."""

@@ -131,8 +131,9 @@ class Attack:
     """One attack in its two sizes.
 
     ``memory_bytes``: what the server may need above what it had, for a size. ``log_lines``: the
-    most that the attack may make it write. ``settings`` of the broker. ``small_settings`` come on
-    top where only the small one could not wait.
+    most that the attack may make it write. ``settings`` of the broker, with the ``tables``
+    of its configuration, made in a folder; ``small_settings`` come on top where only the small one
+    could not wait. ``login`` of the honest clients.
     """
 
     name: str
@@ -143,6 +144,8 @@ class Attack:
     memory_bytes: Callable[[int], int]
     log_lines: int = 1100
     settings: Mapping[str, str | int | float] = field(default_factory=dict)
+    tables: Callable[[Path], str] = lambda folder: ""
+    login: tuple[str, str] | None = None
     small_settings: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
@@ -179,11 +182,11 @@ def play(attack: Attack, folder: Path, *, is_full: bool, seed: int) -> Result:
     settings = {**attack.settings, **({} if is_full else attack.small_settings)}
     size = attack.full if is_full else attack.small
     with (
-        BrokerProcess(folder / "data", settings=settings) as broker,
+        BrokerProcess(folder / "data", settings=settings, toml=attack.tables(folder)) as broker,
         ExitStack() as keepers,
     ):
         server = ServerLook(broker.process.pid)
-        honest = Honest(broker.port)
+        honest = Honest(broker.port, attack.login)
         keepers.callback(honest.kill)
         honest.wait(500 if is_full else CALM_TRIPS)
         before = honest.trips

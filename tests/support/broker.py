@@ -15,7 +15,7 @@ from tests.support.process import Process
 # For trying the tests themselves on another broker: a command that takes the same arguments and
 # prints the same ready line. The project's own test runs leave it unset.
 _COMMAND_VARIABLE: Final = "HOLDFAST_TEST_COMMAND"
-_READY: Final = r"ready on [^;]+"
+_READY: Final = r"(?:ready on |\"listen\": ).+"
 _PORT: Final = r"127\.0\.0\.1:(\d+)"
 
 
