@@ -3,6 +3,7 @@
 import pytest
 
 from holdfast.broker.authorization import TELL_INTERVAL_MS
+from holdfast.broker.groups import WITHHELD_MAX
 from holdfast.broker.limits import Limits
 from holdfast.broker.shared_group import SHARED_STRATEGIES
 from holdfast.protocol.packets import (
@@ -43,6 +44,15 @@ def world_rules(world: World) -> dict[str, str]:
 
 def payloads(client: Client) -> list[str]:
     return [packet.payload.decode() for packet in client.publishes()]
+
+
+def acknowledged(client: Client) -> list[str]:
+    """The payloads that come, each acknowledged, until no more do."""
+    got: list[str] = []
+    while found := client.publishes():
+        got += [packet.payload.decode() for packet in found]
+        client.send(*(Puback(packet.packet_id) for packet in found))
+    return got
 
 
 def told(world: World) -> list[str]:
@@ -565,3 +575,50 @@ def test_what_a_member_may_not_be_sent_again_goes_to_another() -> None:
     second.subscribe("$share/g/#", 1)
     assert payloads(second) == ["x"]
     assert payloads(first) == []
+
+
+@pytest.mark.parametrize("ending", ["none", "stop", "crash"])
+def test_what_nobody_may_have_holds_up_nothing_else(ending: str) -> None:
+    world = new_world({"m1": "allow all #", "m2": "allow all #"})
+    publisher = world.hello("p")
+    member = world.hello("m1")
+    member.subscribe("$share/g/#", 1)
+    member.packets()
+    set_rules(world, "m1", "deny receive b; allow all #")
+    got: list[str] = []
+    for number, topic in enumerate("abab", start=1):
+        publisher.publish(topic, f"{topic}{number}", 1, 1)
+        got += acknowledged(member)
+    assert got == ["a1", "a3"]
+    world.advance(100)  # until what was acknowledged is durable
+    if ending != "none":
+        world.end(ending)
+        world.restart()
+        member = world.hello("m1")
+        publisher = world.hello("p")
+    publisher.publish("a", "a5", 1, 1)
+    assert acknowledged(member) == ["a5"]
+    other = world.hello("m2")
+    other.subscribe("$share/g/#", 1)
+    assert acknowledged(other) == ["b2", "b4"]
+    assert acknowledged(member) == []
+    world.advance(1000)
+    assert world.broker.trim_point() == world.broker._commits.next_lsn
+
+
+def test_a_group_waits_when_too_much_is_put_aside() -> None:
+    world = new_world({"m1": "allow all #"})
+    publisher = world.hello("p")
+    member = world.hello("m1", receive_maximum=10)
+    member.subscribe("$share/g/#", 1)
+    member.packets()
+    set_rules(world, "m1", "deny receive b; allow all #")
+    for number in range(WITHHELD_MAX + 10):
+        publisher.publish("b", str(number), 1, 1)
+    publisher.publish("a", "a", 1, 1)
+    assert acknowledged(member) == []
+    group = world.broker._router.groups.find("$share/g/#")
+    assert group is not None and len(group.withheld) == WITHHELD_MAX
+    set_rules(world, "m1", "allow all #")
+    assert acknowledged(member) == [*map(str, range(WITHHELD_MAX + 10)), "a"]
+    assert group.withheld == []

@@ -7,6 +7,7 @@ from holdfast.broker.connection import Connection
 from holdfast.broker.delayed import PREFIX, is_delayed
 from holdfast.broker.delivery import Delivery
 from holdfast.broker.events import WARNING, Event
+from holdfast.broker.groups import Groups
 from holdfast.broker.permissions import Permissions, Verdict
 
 TELL_INTERVAL_MS: Final = 10_000  # between two lines about what one client was denied
@@ -33,7 +34,10 @@ def judged_topic(topic: str) -> str:
 class Authorization:
     """Looks after the connections whose clients have permissions."""
 
-    def __init__(self, commits: Commits, delivery: Delivery, events: list[Event]) -> None:
+    def __init__(
+        self, commits: Commits, delivery: Delivery, groups: Groups, events: list[Event]
+    ) -> None:
+        self._groups = groups
         self._commits = commits
         self._delivery = delivery
         self._events = events
@@ -58,8 +62,7 @@ class Authorization:
             self._commits.touch_row(session)
             text = f"will dropped: publish to {_shown(will.topic)} is allowed no longer"
             self._tell(connection, text)
-        if session.groups is not None:
-            self._delivery.want_pump(session)
+        self._groups.permissions_changed(session)
 
     def tell_publish(self, connection: Connection, topic: str, retain: bool) -> None:
         """Tell the operator that a PUBLISH was denied, and by which rule."""

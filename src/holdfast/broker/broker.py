@@ -134,7 +134,7 @@ class Broker:
         self._space = LogSpace(
             limits, commits, counters, delivery, queues, tree, groups, self.sessions, events, marks
         )
-        self._authorization = Authorization(commits, delivery, events)
+        self._authorization = Authorization(commits, delivery, groups, events)
         self._publishing = Publishing(
             limits,
             commits,

@@ -14,9 +14,18 @@ from holdfast.broker.limits import FEED_ENTRIES_MAX, READ_BYTES_MAX
 from holdfast.broker.outgoing import Outgoing
 from holdfast.broker.queue_limits import QueueLimits
 from holdfast.broker.session import Numbers, Session, Subscription
-from holdfast.broker.shared_group import Group, choose, has_room, is_allowed, lent_key
+from holdfast.broker.shared_group import (
+    Group,
+    choose,
+    groups_of_in_flight,
+    has_room,
+    is_allowed,
+    is_for_anyone,
+    lent_key,
+    room,
+)
 from holdfast.broker.topic_tree import TopicTree
-from holdfast.message import is_expired
+from holdfast.message import Message, is_expired
 from holdfast.protocol.sender import RELEASED
 from holdfast.protocol.topics import is_sys_topic
 from holdfast.store.records import (
@@ -32,6 +41,7 @@ GROUP_READ_MESSAGES_MAX: Final = 256  # of one read, as many as a usual window h
 # Reads under way at a time: one client may be in thousands of groups, and all sessions that are
 # behind share one reader.
 GROUP_READS_MAX: Final = 8
+WITHHELD_MAX: Final = 1000  # messages of one group that no member online has the right to
 
 
 @final
@@ -161,7 +171,7 @@ class Groups:
         That may be of a group that it has left.
         """
         if session.group_of is not None:
-            for group in _groups_of_in_flight(session):
+            for group in groups_of_in_flight(session):
                 group.stranded.pop(session.number, None)
         if session.groups is not None:
             for group in session.groups.values():
@@ -178,7 +188,7 @@ class Groups:
             for group in session.groups.values():
                 self._went(group, group.members[session.number])
         if session.group_of is not None:
-            for group in _groups_of_in_flight(session):
+            for group in groups_of_in_flight(session):
                 if group.online:
                     self._give_back(session, group)
                 else:
@@ -190,7 +200,7 @@ class Groups:
         Source: [MQTT-4.8.2-5] for QoS 2.
         """
         if session.group_of is not None:
-            for group in _groups_of_in_flight(session):
+            for group in groups_of_in_flight(session):
                 self._give_back(session, group)
 
     def acknowledged(self, session: Session, packet_id: int) -> None:
@@ -209,6 +219,7 @@ class Groups:
         group.online.append(subscription)
         for session in list(group.stranded.values()):
             self._give_back(session, group)
+        self._offer_withheld(group)
         self._delivery.want_pump(subscription.session)
 
     def _went(self, group: Group, subscription: Subscription) -> None:
@@ -268,6 +279,7 @@ class Groups:
         if group.queueing == 0:
             group.is_behind = False
             group.returned = []
+            group.withheld = []
             # A read under way is not for the queue that may begin later.
             self._queues.forgotten(group)
         elif not group.online:
@@ -290,7 +302,7 @@ class Groups:
         if group.is_behind and message.qos > 0:
             self._queues.count_behind(group, message)
             return
-        if not self._hand(group, outgoing, lsn, wait):
+        if not self._hand(group, outgoing, lsn, wait) and not self._withhold(group, message, lsn):
             if lsn > 0 and group.queueing > 0:
                 self._fall_behind(group, lsn)
                 self._queues.count_behind(group, message)
@@ -405,11 +417,40 @@ class Groups:
             return True
         outgoing = Outgoing(message, self._delivery.now_ms, None, False)
         wait = self._commits.filling if entry.lsn >= self._commits.durable_lsn_end else 0
-        return self._hand(group, outgoing, entry.lsn, wait)
+        return self._hand(group, outgoing, entry.lsn, wait) or self._withhold(
+            group, message, entry.lsn
+        )
+
+    def _withhold(self, group: Group, message: Message, lsn: int) -> bool:
+        """Put aside what nobody online may have, so that the rest goes on: False if it is not so.
+
+        It waits for a member with the right to it. When too much does, the group waits as a whole.
+        """
+        if lsn == 0 or len(group.withheld) >= WITHHELD_MAX or not group.online:
+            return False
+        if group.queueing == 0 or is_for_anyone(group.online, message):
+            return False
+        group.withheld.append(lsn)
+        self._commits.touch_group(group)
+        return True
+
+    def permissions_changed(self, session: Session) -> None:
+        """A member may be given other messages than before, and so may not be others' any more."""
+        if session.groups is not None:
+            for group in session.groups.values():
+                self._offer_withheld(group)
+                self._delivery.want_pump(session)
+
+    def _offer_withheld(self, group: Group) -> None:
+        """Have what was put aside looked at again."""
+        if group.withheld:
+            group.returned = sorted(group.returned + group.withheld)
+            group.withheld = []
+            self._fall_behind(group, self._commits.next_lsn)
 
     def _want_read(self, group: Group) -> None:
         """Have the store asked for what comes next, now or when it is the group's turn."""
-        if self._room(group) <= 0:
+        if room(group) <= 0:
             return
         group.is_reading = True
         if self._reads_under_way < GROUP_READS_MAX:
@@ -436,7 +477,7 @@ class Groups:
                 group.position,
                 end,
                 group.spans(),
-                min(self._room(group), GROUP_READ_MESSAGES_MAX),
+                min(room(group), GROUP_READ_MESSAGES_MAX),
                 READ_BYTES_MAX,
             )
         self._delivery.reads.append(ReadWanted(group, group.epoch, request, missing))
@@ -503,16 +544,6 @@ class Groups:
             self._commits.touch_group(group)
         return not is_full
 
-    def _room(self, group: Group) -> int:
-        """How many messages its members online take together now."""
-        room = 0
-        for member in group.online:
-            if member.qos == 0:
-                room += 1
-            elif has_room(member, 1):
-                room += member.session.in_flight_room
-        return room
-
     # --- start, space
 
     def restore(self, record: GroupRecord) -> None:
@@ -528,7 +559,7 @@ class Groups:
     def restore_in_flight(self, session: Session) -> None:
         """What a restored session has not acknowledged may be given to another member."""
         if session.group_of is not None:
-            for group in _groups_of_in_flight(session):
+            for group in groups_of_in_flight(session):
                 group.stranded[session.number] = session
 
     def restored(self) -> None:
@@ -557,15 +588,6 @@ class Groups:
                 needed = min(needed, group.position)
                 if group.returned:
                     needed = min(needed, group.returned[0])
+            if group.withheld:
+                needed = min(needed, *group.withheld)
         return needed
-
-
-def _groups_of_in_flight(session: Session) -> list[Group]:
-    """The groups that a session has unacknowledged QoS 1 messages of."""
-    found: list[Group] = []
-    group_of = session.group_of
-    assert group_of is not None
-    for packet_id, group in group_of.items():
-        if session.sender.awaits_puback(packet_id) and group not in found:
-            found.append(group)
-    return found

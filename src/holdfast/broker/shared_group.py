@@ -28,8 +28,8 @@ SHARED_STRATEGIES: Final = (  # the names of these numbers
 class Group(LogReader):
     """One shared group. It has at least one member, online or absent; the last one ends it.
 
-    ``returned`` holds lsns below its position that a member gave back. ``epoch`` grows when the
-    queue is forgotten.
+    ``returned`` holds lsns below its position that a member gave back, ``withheld`` those that no
+    member online may have. ``epoch`` grows when the queue is forgotten.
     """
 
     def __init__(self, number: int, topic_filter: str, position: int) -> None:
@@ -44,6 +44,7 @@ class Group(LogReader):
         self.next = 0  # the member whose turn it is
         self.sticky: Subscription | None = None
         self.returned: list[int] = []
+        self.withheld: list[int] = []
         # QoS 1 messages with members that a crash of the broker ends, so that they come back to
         # the group then: lsn by ``lent_key``.
         self.lent: dict[int, int] = {}
@@ -62,7 +63,8 @@ class Group(LogReader):
         return entry.target == 0 and matches(self.inner_filter, entry.message.topic)
 
     def record(self, next_lsn: int) -> GroupRecord:
-        lsns = sorted(self.returned + list(self.lent.values()))
+        # What is withheld is offered again after a crash: who has the right then is not known.
+        lsns = sorted(self.returned + self.withheld + list(self.lent.values()))
         cursor = self.position if self.is_behind else next_lsn
         gaps = b"" if self.queue is None else self.queue.packed_gaps(cursor)
         return GroupRecord(self.number, self.topic_filter, cursor, pack_lsns(lsns), gaps)
@@ -113,6 +115,11 @@ def is_allowed(member: Subscription, message: Message) -> bool:
     assert connection is not None
     permissions = connection.permissions
     return permissions is None or permissions.may_receive(message.topic)
+
+
+def is_for_anyone(online: list[Subscription], message: Message) -> bool:
+    """Whether any of the members online may be given a message."""
+    return _first_allowed(online, message) is not None
 
 
 def _first_allowed(online: list[Subscription], message: Message) -> Subscription | None:
@@ -181,3 +188,25 @@ def _by_hash(
             chosen = member
             highest = weight
     return chosen
+
+
+def room(group: Group) -> int:
+    """How many messages its members online take together now."""
+    count = 0
+    for member in group.online:
+        if member.qos == 0:
+            count += 1
+        elif has_room(member, 1):
+            count += member.session.in_flight_room
+    return count
+
+
+def groups_of_in_flight(session: Session) -> list[Group]:
+    """The groups that a session has unacknowledged QoS 1 messages of."""
+    found: list[Group] = []
+    group_of = session.group_of
+    assert group_of is not None
+    for packet_id, group in group_of.items():
+        if session.sender.awaits_puback(packet_id) and group not in found:
+            found.append(group)
+    return found

@@ -408,6 +408,8 @@ def _group_low(group: Group, next_lsn: int) -> int:
     low = group.position if group.is_behind else next_lsn
     if group.returned:
         low = min(low, group.returned[0])
+    if group.withheld:
+        low = min(low, *group.withheld)
     if group.lent:
         low = min(low, *group.lent.values())
     return low
