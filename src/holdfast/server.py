@@ -8,6 +8,7 @@ import secrets
 import signal
 import sys
 from functools import partial
+from types import FrameType
 from typing import Final
 
 import uvloop
@@ -18,7 +19,7 @@ from holdfast.broker.broker import Broker
 from holdfast.broker.limits import LOG_POLICIES, QUEUE_POLICIES, SLICE_PACKETS, Limits
 from holdfast.broker.shared_group import SHARED_STRATEGIES
 from holdfast.config import ServerRedirect, Settings, check_reach, check_settings, warnings
-from holdfast.errors import StoreCorrupt, StoreError
+from holdfast.errors import ConfigError, StoreCorrupt, StoreError
 from holdfast.logs import get_logger, setup_logging
 from holdfast.net.certificates import Certificates, certificates_of
 from holdfast.net.clock import Clock
@@ -59,6 +60,23 @@ def run(settings: Settings) -> int:
     Raises ConfigError, StoreError or OSError if it cannot start.
     """
     setup_logging(level=settings.log_level, as_json=settings.log_json, stream=sys.stderr)
+    # Until the event loop has the signals. A start may take its time, with a large store, and the
+    # first process of a container has no handlers but its own: SIGTERM would not reach it. SIGHUP
+    # would end it, and asks for what a start does anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _run(settings)
+    except KeyboardInterrupt:
+        _log.info("stopped before it was ready")
+        return EXIT_STOPPED
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(settings: Settings) -> int:
     check_settings(settings)
     for warning in warnings(settings):
         _log.warning(str(warning))
@@ -112,16 +130,34 @@ def _run_on_disk(
     reopen = opener.open_again if settings.store_recovery == "retry" else None
     for text in too_open(settings.data_dir, settings.data_dir / FILE_NAME):
         _log.warning(text)
+    run_on = partial(_run_on_opened, opener, settings, access, certificates, watcher)
     try:
-        code = _run_on(settings, access, certificates, watcher, opener.open(), reopen)
+        code = run_on(opener.open(), reopen)
     except StoreCorrupt:
         if opener.was_repaired:
             raise
         # Met while the sessions were loaded, in a store that had not been looked at whole.
-        code = _run_on(settings, access, certificates, watcher, opener.open(distrust=True), reopen)
+        code = run_on(opener.open(distrust=True), reopen)
     if code == EXIT_STOPPED:
         opener.mark_closed()
     return code
+
+
+def _run_on_opened(
+    opener: StoreOpener,
+    settings: Settings,
+    access: Access,
+    certificates: dict[str, Certificates],
+    watcher: Watcher,
+    store: Store,
+    reopen: Reopen | None,
+) -> int:
+    try:
+        return _run_on(settings, access, certificates, watcher, store, reopen)
+    except (ConfigError, OSError, KeyboardInterrupt):
+        # It has not begun, and the store is closed: the next start need not look for damage.
+        opener.mark_closed()
+        raise
 
 
 def _run_on(
@@ -177,6 +213,10 @@ async def _serve(
     )
     reloader = Reloader(watcher, service.renew_identities)
     listeners: list[Listener] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, service.end)
+    loop.add_signal_handler(signal.SIGHUP, reloader.reload)
+    not_begun: ConfigError | OSError | None = None
     try:
         for listening in settings.all_listeners:
             authenticator = access.chains.get(listening.title)
@@ -189,23 +229,24 @@ async def _serve(
             )
             listeners.append(listener)
             check_reach(settings, listening, listeners[-1].addresses)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, service.end)
-        loop.add_signal_handler(signal.SIGHUP, reloader.reload)
         _announce(settings, store, service, listeners)
         await service.run()
+    except (ConfigError, OSError) as error:
+        not_begun = error
     finally:
         for listener in listeners:
             listener.close()
         reloader.stop()
-        error = await service.stop()
-    if error is None:
+        failure = await service.stop()
+    if not_begun is not None and failure is None:
+        raise not_begun
+    if failure is None:
         _log.info("stopped")
         return EXIT_STOPPED
-    if isinstance(error, StoreError):
-        _log.error(f"stopped, nothing more was acknowledged: {error}")
+    if isinstance(failure, StoreError):
+        _log.error(f"stopped, nothing more was acknowledged: {failure}")
         return EXIT_STORE
-    _log.failure("stopped by a defect, nothing more was acknowledged", error)
+    _log.failure("stopped by a defect, nothing more was acknowledged", failure)
     return EXIT_FAILED
 
 
