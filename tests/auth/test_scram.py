@@ -37,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(file: Path) -> ScramLink:
-    return ScramLink("scram", file)
+    return ready(ScramLink("scram", file))
 
 
 def write(path: Path, verifiers: dict[str, ScramVerifier], *lines: str) -> None:
@@ -45,9 +45,14 @@ def write(path: Path, verifiers: dict[str, ScramVerifier], *lines: str) -> None:
     path.write_text("\n".join([*entries, *lines]), encoding="utf-8")
 
 
+def ready(link: ScramLink) -> ScramLink:
+    link.reload()
+    return link
+
+
 def link_to(path: Path, user: str, verifier: ScramVerifier, nonce: str | None = None) -> ScramLink:
     write(path, {user: verifier})
-    return ScramLink("scram", path, nonce=None if nonce is None else lambda: nonce)
+    return ready(ScramLink("scram", path, nonce=None if nonce is None else lambda: nonce))
 
 
 def reply_of(link: ScramLink, request: AuthRequest) -> AuthReply:
@@ -185,7 +190,7 @@ def test_an_unknown_user_looks_like_a_known_one(file: Path) -> None:
     users = {"ada": made(SHA256, "lovelace"), "bob": made(SHA256, "builder", iterations=4097)}
     users |= {"cyd": made(SHA256, "charisse", salt=bytes(range(16)))}
     write(file, users, new_decoy_line())
-    server = ScramLink("scram", file)
+    server = ready(ScramLink("scram", file))
     seen = [salt_for(server, name) for name in ("ada", "cyd", "eve", "mallory")]
     assert len(set(seen)) == 4
     assert is_refusal(exchange(server, ScramClient("eve", "x")))
@@ -193,10 +198,10 @@ def test_an_unknown_user_looks_like_a_known_one(file: Path) -> None:
     assert salt_for(server, "eve") == seen[2]
     server.reload()
     assert salt_for(server, "eve") == seen[2]
-    assert salt_for(ScramLink("scram", file), "eve") == seen[2]
+    assert salt_for(ready(ScramLink("scram", file)), "eve") == seen[2]
     # Only the one in the file knows the key.
     write(file, users)
-    assert salt_for(ScramLink("scram", file), "eve") not in seen
+    assert salt_for(ready(ScramLink("scram", file)), "eve") not in seen
 
 
 def test_a_user_without_a_verifier_for_the_method_is_as_unknown(server: ScramLink) -> None:
@@ -216,7 +221,7 @@ def test_a_decoy_lets_nobody_in(server: ScramLink) -> None:
 
 
 def test_other_methods_are_not_ours(file: Path) -> None:
-    server = ScramLink("scram", file, methods=[SHA256])
+    server = ready(ScramLink("scram", file, methods=[SHA256]))
     assert server.methods == {SHA256}
     first = ScramClient("ada", "lovelace").first()
     for method in ("SCRAM-SHA-1", "JWT"):
