@@ -15,6 +15,7 @@ from holdfast.config.authenticators import (
     AuthenticatorSettings,
     CertificateSettings,
     HttpSettings,
+    JwtSettings,
     PasswordFileSettings,
     ScramSettings,
 )
@@ -135,6 +136,10 @@ def _link(table: AuthenticatorSettings) -> Link:
             from holdfast.auth.scram import ScramLink
 
             return ScramLink(table.name, table.file, methods=table.methods)
+        case JwtSettings():
+            from holdfast.auth.tokens import TokenLink
+
+            return TokenLink(table)
 
 
 def _first(*values: bool | None) -> bool:

@@ -2,10 +2,32 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from holdfast.config.values import FilePath, HttpUrl, SecretFilePath
+from holdfast.config.values import (
+    Culprit,
+    FilePath,
+    HttpUrl,
+    KeyAddress,
+    MethodName,
+    SecretFilePath,
+)
 
+JwtAlgorithm = Literal[
+    "HS256",
+    "HS384",
+    "HS512",
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+]
 ScramMethod = Literal["SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
@@ -97,8 +119,129 @@ class HttpSettings(BaseModel):
     )
 
 
+class JwtSettings(BaseModel):
+    """Users by JSON Web Tokens, shown as a password or with an Authentication Method of 5.0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["jwt"] = Field(description="jwt.")
+    name: str = Field(default="jwt", description="Its name in logs and listeners.")
+    algorithms: tuple[JwtAlgorithm, ...] = Field(
+        min_length=1, description="Algorithms of signatures that are taken, no others."
+    )
+    secret_file: SecretFilePath | None = Field(
+        default=None,
+        description="File with the secret for HS256, HS384 and HS512, of 32, 48 or 64 bytes at "
+        "least. A line's end behind it does not count.",
+    )
+    public_key_file: FilePath | None = Field(
+        default=None,
+        description="File with public keys or certificates, PEM, for the other algorithms.",
+    )
+    jwks_file: SecretFilePath | None = Field(
+        default=None, description="File with a JWK Set: public keys, and secrets too."
+    )
+    jwks_url: KeyAddress | None = Field(
+        default=None,
+        description="URL of a JWK Set of public keys: https, or http to this machine. Redirects "
+        "are not followed, proxies not used.",
+    )
+    jwks_ca_file: FilePath | None = Field(
+        default=None,
+        description="File of the certificates that sign the one of `jwks_url`, PEM. Not given: "
+        "those that the system trusts.",
+    )
+    jwks_timeout_s: float = Field(
+        default=5.0, ge=0.1, le=60, description="Seconds that the URL may take to answer."
+    )
+    jwks_refresh_s: float = Field(
+        default=3600.0, ge=10, le=604_800, description="Seconds between two looks at the URL."
+    )
+    jwks_retry_s: float = Field(
+        default=10.0,
+        ge=1,
+        le=3600,
+        description="Seconds at least between two looks, when one has failed or a token names a "
+        "key that is not known.",
+    )
+    as_password: bool = Field(
+        default=True, description="Whether a token may be the password of CONNECT."
+    )
+    methods: tuple[MethodName, ...] = Field(
+        default=("JWT", "OAUTH2"),
+        description="Authentication Methods whose data is a token, with `Bearer ` before it or "
+        "not.",
+    )
+    issuers: tuple[str, ...] = Field(
+        default=(),
+        description="Issuers (`iss`) that are ours. A token of another one is left to the "
+        "authenticators behind. Empty: any.",
+    )
+    audience: tuple[str, ...] = Field(
+        default=(),
+        description="Names of this broker, one of which has to be in `aud`. Empty: tokens "
+        "without `aud`.",
+    )
+    required_claims: tuple[str, ...] = Field(
+        default=("exp",), description="Claims without which a token is refused."
+    )
+    leeway_s: float = Field(
+        default=10.0,
+        ge=0,
+        le=600,
+        description="Seconds by which clocks may differ, for `exp`, `nbf` and `iat`.",
+    )
+    token_bytes_max: int = Field(
+        default=8192, ge=128, le=65_535, description="Longest token in bytes."
+    )
+    user_name_claim: str = Field(
+        default="sub",
+        min_length=1,
+        description="Claim with the user name. This and other claims may be named by the way to "
+        "them: `realm_access.roles`.",
+    )
+    other_user_name: Literal["refuse", "ignore"] = Field(
+        default="ignore",
+        description="What becomes of a client whose CONNECT has another user name than its "
+        "token: refuse, or ignore that name.",
+    )
+    client_id_claim: str = Field(
+        default="",
+        description="Claim that has to be there and be the client identifier. Empty: none.",
+    )
+    roles_claim: str = Field(
+        default="",
+        description="Claim with roles: a list of texts, or one text with spaces. Empty: none.",
+    )
+    attributes: dict[str, str] = Field(
+        default={},
+        description="Attributes of the client, each with the claim that has its text.",
+    )
+
+    @model_validator(mode="after")
+    def _has_keys(self) -> "JwtSettings":
+        has_secret = self.secret_file is not None
+        has_public = self.public_key_file is not None or self.jwks_url is not None
+        has_any = has_secret or has_public or self.jwks_file is not None
+        takes_secret = any(name.startswith("HS") for name in self.algorithms)
+        takes_public = any(not name.startswith("HS") for name in self.algorithms)
+        if not has_any:
+            expected = "secret_file, public_key_file, jwks_file or jwks_url beside it"
+        elif has_secret and not takes_secret:
+            expected = "HS256, HS384 or HS512 among them for secret_file"
+        elif has_public and not takes_public:
+            expected = "an algorithm of public keys among them for public_key_file or jwks_url"
+        elif self.jwks_file is None and takes_secret and not has_secret:
+            expected = "secret_file beside it for HS256, HS384 and HS512"
+        elif self.jwks_file is None and takes_public and not has_public:
+            expected = "public_key_file or jwks_url beside it for the algorithms of public keys"
+        else:
+            return self
+        raise Culprit(list(self.algorithms), expected)
+
+
 # One table of any kind. `kind` says which.
 AuthenticatorSettings = Annotated[
-    PasswordFileSettings | CertificateSettings | ScramSettings | HttpSettings,
+    PasswordFileSettings | CertificateSettings | ScramSettings | HttpSettings | JwtSettings,
     Field(discriminator="kind"),
 ]

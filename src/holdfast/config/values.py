@@ -6,11 +6,13 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, TypeGuard
+from urllib.parse import urlsplit
 
 from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError
 
 PORT_MAX: Final = 65_535
+METHOD_CHARACTERS_MAX: Final = 64  # of an Authentication Method
 TEXT_CHARACTERS_MAX: Final = 1024  # of a text that goes into packets
 UNIX_PATH_BYTES_MAX: Final = 107  # what the system's address of a Unix socket holds
 # A name as the resolver takes it: labels of 1 to 63 characters, with or without a last dot.
@@ -204,6 +206,37 @@ def http_url(value: object) -> str:
 HttpUrl = Annotated[str, PlainValidator(http_url)]
 
 
+def key_address(value: object) -> str:
+    """The URL that public keys are fetched from."""
+    expected = "an https URL without user and fragment, or an http URL of this machine"
+    if not is_text(value) or not value.isascii() or " " in value:
+        raise Culprit(value, expected)
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise Culprit(value, expected) from None
+    host = parts.hostname or ""
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
+    if not is_safe or not host or port == 0 or "@" in parts.netloc or parts.fragment:
+        raise Culprit(value, expected)
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def method_name(value: object) -> str:
+    """The name of an Authentication Method."""
+    if not is_text(value) or not 1 <= len(value) <= METHOD_CHARACTERS_MAX:
+        raise Culprit(value, f"a name of 1 to {METHOD_CHARACTERS_MAX} characters")
+    return value
+
+
 def response_information(value: object) -> str:
     """The topic that answers of requests go below."""
     # Below $SYS and $delayed nobody can answer, and $share is no topic to subscribe to.
@@ -237,6 +270,8 @@ class Culprit(PydanticCustomError):
 
 Addresses = Annotated[tuple[Address, ...], PlainValidator(listen_addresses)]
 DataDir = Annotated[Path, PlainValidator(data_dir)]
+KeyAddress = Annotated[str, PlainValidator(key_address)]
+MethodName = Annotated[str, PlainValidator(method_name)]
 ResponseTopic = Annotated[str, PlainValidator(response_information)]
 ServerName = Annotated[str, PlainValidator(server_reference)]
 UrlPath = Annotated[str, PlainValidator(url_path)]
