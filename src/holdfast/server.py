@@ -83,7 +83,7 @@ def _run(settings: Settings) -> int:
     _raise_file_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     access, certificates = _read_parts(settings)
-    watcher = Watcher([*access.parts, *certificates.values()])
+    watcher = Watcher([*access.parts, *certificates.values()], access.has_news)
     try:
         if settings.store == "memory":
             _log.warning("--store memory: nothing survives the end of this process")

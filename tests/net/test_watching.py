@@ -110,3 +110,22 @@ def test_a_forced_look_reads_everything_at_once(
     assert (part.value, other.value) == (5, 5)
     assert "a defect" in caplog.text
     assert not watcher.look()
+
+
+def test_news_of_another_kind_count_as_a_change(part: Number) -> None:
+    news = [True, False]
+    watcher = Watcher([part], lambda: news.pop(0))
+    assert [watcher.look(), watcher.look()] == [True, False]
+    assert part.readings == 1
+
+
+def test_files_are_looked_at_though_nobody_can_tell_the_news(
+    part: Number, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing() -> bool:
+        raise RuntimeError("a defect")
+
+    watcher = Watcher([part], failing)
+    part.file.write_text("5")
+    assert [watcher.look(), watcher.look()] == [False, True]
+    assert "a defect" in caplog.text

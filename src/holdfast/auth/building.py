@@ -38,6 +38,10 @@ class Access:
         for part in self.parts:
             part.reload()
 
+    def has_news(self) -> bool:
+        """Whether a part has learned something by itself since the last such question."""
+        return any(part.has_news() for part in self.parts if isinstance(part, Link))
+
     def close(self) -> None:
         """Let go of what the parts hold."""
         for part in self.parts:

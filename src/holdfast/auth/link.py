@@ -70,5 +70,12 @@ class Link(ABC):
         Raises ConfigError if that is wrong, and what was there before stays.
         """
 
+    def has_news(self) -> bool:
+        """Whether what it goes by has changed in another way since it was asked last.
+
+        Asked each second. If so, clients that are there are asked about again.
+        """
+        return False
+
     def close(self) -> None:  # noqa: B027 - most links hold nothing
         """Let go of what it holds, such as connections; it is not asked any more."""

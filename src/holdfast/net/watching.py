@@ -43,18 +43,23 @@ class Watcher:
 
     A changed file counts when the next look finds it unchanged: whoever writes it in place has
     come to an end by then, as far as one can tell. Make it before the parts read their files for
-    the first time. ``stat`` is ``os.stat`` but in tests.
+    the first time. ``has_news`` says whether something else than a file has changed. ``stat`` is
+    ``os.stat`` but in tests.
     """
 
     def __init__(
-        self, parts: Sequence[Part], stat: Callable[[Path], os.stat_result] = os.stat
+        self,
+        parts: Sequence[Part],
+        has_news: Callable[[], bool] = lambda: False,
+        stat: Callable[[Path], os.stat_result] = os.stat,
     ) -> None:
+        self._has_news = has_news
         self._stat = stat
         self._parts = [_Watched(part, self._stamps(part)) for part in parts]
 
     def look(self, *, is_forced: bool = False) -> bool:
         """Read what has changed, or everything: True if something is other than before."""
-        has_changed = False
+        has_changed = self._asked_for_news()
         for watched in self._parts:
             stamps = self._stamps(watched.part)
             is_settled = stamps == watched.seen
@@ -63,6 +68,14 @@ class Watcher:
                 watched.read = stamps
                 has_changed |= _read(watched.part)
         return has_changed
+
+    def _asked_for_news(self) -> bool:
+        try:
+            return self._has_news()
+        # A plug-in may raise anything; files are looked at all the same.
+        except Exception as error:
+            _log.failure("the question for news failed", error)
+            return False
 
     def _stamps(self, part: Part) -> tuple[_Stamp, ...]:
         return tuple(self._stamp(file) for file in part.files)
