@@ -1,6 +1,5 @@
 """TLS as clients see it: versions, ciphers, certificates on both sides, and what is refused."""
 
-import datetime
 import socket
 import ssl
 import struct
@@ -11,8 +10,6 @@ from pathlib import Path
 import paho.mqtt.client as paho
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.support import packets
@@ -21,34 +18,13 @@ from tests.support.listening import (
     Authority,
     listener_table,
     ports,
+    revoke,
     tls_table,
     tls_wire,
 )
 from tests.support.packets import Will
 from tests.support.process import eventually, required
 from tests.support.wire import LEVELS, PATIENCE_S, Closed, Wire, say
-
-DAY = datetime.timedelta(days=1)
-
-
-def revoke(authority: Authority, certificate: Path, file: Path) -> Path:
-    """A list of the authority that revokes one certificate."""
-    key = load_pem_private_key(authority.ca.private_key_pem.bytes(), None)
-    issuer = x509.load_pem_x509_certificate(authority.ca.cert_pem.bytes())
-    serial = x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
-    now = datetime.datetime.now(datetime.UTC)
-    revoked = (
-        x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - DAY).build()
-    )
-    builder = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(issuer.subject)
-        .last_update(now - DAY)
-        .next_update(now + DAY)
-        .add_revoked_certificate(revoked)
-    )
-    file.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))  # type: ignore[arg-type]  # trustme makes a key that signs
-    return file
 
 
 class Site:
@@ -66,7 +42,7 @@ class Site:
         )
         self.revoked = self.devices.issue("revoked", "revoked.example.org", common_name="meter-8")
         self.stranger = Authority(folder, "strangers").issue("stranger", "x", common_name="meter-7")
-        crl = revoke(self.devices, self.revoked, folder / "crl.pem")
+        crl = revoke(self.devices, folder / "crl.pem", self.revoked)
         asked = {"client_ca": self.devices.file, "crl": crl}
         sni = [
             f"[[listeners.tls.sni]]\nserver_name = '{name}'\ncertificate = '{file}'\n"

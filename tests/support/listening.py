@@ -1,5 +1,6 @@
 """Certificates, files and sockets for the tests of listeners."""
 
+import datetime
 import json
 import re
 import socket
@@ -9,6 +10,10 @@ from pathlib import Path
 from typing import Final
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from tests.support import packets
 from tests.support.broker import BrokerProcess
@@ -17,12 +22,15 @@ from tests.support.wire import PATIENCE_S, Wire
 _LISTENING: Final = re.compile(r"(\S+):(\d+)(?: \(([a-z, ]+)\))?")
 
 
+_DAY: Final = datetime.timedelta(days=1)
+
+
 class Authority:
     """A certificate authority in a folder: writes the files that settings name."""
 
-    def __init__(self, folder: Path, name: str = "ca") -> None:
+    def __init__(self, folder: Path, name: str = "ca", ca: trustme.CA | None = None) -> None:
         self.folder = folder
-        self.ca = trustme.CA(organization_name=name)
+        self.ca = trustme.CA(organization_name=name) if ca is None else ca
         self.file = folder / f"{name}.pem"
         self.ca.cert_pem.write_to_path(str(self.file))
 
@@ -40,6 +48,28 @@ class Authority:
         if certificate is not None:
             context.load_cert_chain(certificate, certificate.with_suffix(".key"))
         return context
+
+
+def revoke(
+    authority: Authority, file: Path, *certificates: Path, until: datetime.datetime | None = None
+) -> Path:
+    """Write the authority's list of those that are revoked: these."""
+    key = load_pem_private_key(authority.ca.private_key_pem.bytes(), None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    issuer = x509.load_pem_x509_certificate(authority.ca.cert_pem.bytes())
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.subject)
+        .last_update(now - _DAY)
+        .next_update(now + _DAY if until is None else until)
+    )
+    for certificate in certificates:
+        serial = x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - _DAY)
+        builder = builder.add_revoked_certificate(entry.build())
+    file.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    return file
 
 
 def listener_table(name: str, address: str = "127.0.0.1:0", **values: object) -> str:
@@ -78,12 +108,15 @@ def tls_wire(
     *,
     server_name: str = "localhost",
     before: bytes = b"",
+    session: ssl.SSLSession | None = None,
 ) -> Wire:
     """A raw client over TLS, which sends ``before`` in the clear; raises what TLS raises."""
     plain = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
     try:
         plain.sendall(before)
-        return Wire(port, level, context.wrap_socket(plain, server_hostname=server_name))
+        return Wire(
+            port, level, context.wrap_socket(plain, server_hostname=server_name, session=session)
+        )
     except BaseException:
         plain.close()
         raise

@@ -2,7 +2,6 @@
 
 import asyncio
 import datetime
-import errno
 import os
 import socket
 from collections.abc import Callable
@@ -74,7 +73,7 @@ class Listener:
             words.append("tls")
         if self.settings.websocket is not None:
             words.append("websocket")
-        layers = f" ({', '.join(words)})" if words else ""
+        layers = f" ({'+'.join(words)})" if words else ""
         return [f"{address}{layers}" for address in self.addresses]
 
     def close(self) -> None:
@@ -103,8 +102,12 @@ class Listener:
                 make_door, address.host, address.port, backlog=BACKLOG
             )
         except OSError as error:
-            reason = _reason(error)
-            raise type(error)(error.errno, f"cannot listen on {address}: {reason}") from error
+            # Python puts words of its own around those of the system where it binds an address.
+            has_words = isinstance(error, socket.gaierror) or isinstance(address, UnixAddress)
+            reason = error.strerror if has_words else os.strerror(error.errno or 0)
+            # A plain OSError: a file name would make it an error of the data folder.
+            kind = type(error) if isinstance(error, socket.gaierror) else OSError
+            raise kind(error.errno, f"cannot listen on {address}: {reason}") from error
         self.addresses = [ListenAddress(*bound.getsockname()[:2]) for bound in self._server.sockets]
 
     # --- for the door
@@ -191,12 +194,6 @@ async def listen(
     listener = Listener(settings, make_connection, certificates, gatekeeper)
     await listener.open()
     return listener
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.EEXIST or isinstance(error, socket.gaierror):
-        return str(error.strerror)
-    return os.strerror(error.errno or 0)
 
 
 def rules_of(
