@@ -91,10 +91,12 @@ test-interpreted: $(BUILT) $(STAMPS)/test-tools
 	@echo '== the tests of the pure packages, interpreted'
 	@PYTHONPATH=src HOLDFAST_EXPECT=pure $(PYTEST) $(PURE_TESTS)
 
-# Real brokers and clients from elsewhere: Debian's mosquitto, MQTT.js from npm.
+# Real brokers and clients from elsewhere: Debian's mosquitto, MQTT.js from npm, a browser for its page.
 .PHONY: real-clients
 real-clients: tests/node/node_modules/.stamp
 	@tools/debian-packages mosquitto:mosquitto mosquitto-clients:mosquitto_sub
+	@command -v chromium-headless-shell chromium chromium-browser google-chrome >/dev/null || \
+	  tools/debian-packages chromium-headless-shell
 
 tests/node/node_modules/.stamp: tests/node/package-lock.json
 	@tools/debian-packages nodejs:node npm:npm

@@ -158,6 +158,36 @@ def test_a_wrong_file_is_named_with_key_value_and_expectation(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('path = "mqtt"', 'path = "mqtt": expected the path of a URL, such as /mqtt'),
+        ('path = "/mqtt?x"', 'path = "/mqtt?x": expected the path of a URL, such as /mqtt'),
+        ('path = ""', "expected the path of a URL"),
+        ('origins = ["https://a.example/"]', '"https://a.example/": expected origins, such as'),
+        ('origins = ["a.example"]', '"a.example": expected origins, such as'),
+        ('origins = ["*"]', '"*": expected origins, such as'),
+        ("origins = [1]", "1: expected origins, such as"),
+        ('origins = "https://a.example"', "expected a list of origins, such as"),
+        ("ping_interval_s = -1", "ping_interval_s"),
+        ("compression = true", "listeners[0].websocket.compression is unknown"),
+    ],
+)
+def test_a_wrong_setting_of_websocket_is_named(line: str, complaint: str, tmp_path: Path) -> None:
+    toml = f'[[listeners]]\naddress = "127.0.0.1:0"\n[listeners.websocket]\n{line}\n'
+    with pytest.raises(ConfigError, match=re.escape(complaint)):
+        load(toml, tmp_path)
+
+
+def test_origins_are_compared_as_browsers_send_them(tmp_path: Path) -> None:
+    given = '["https://A.example:443", "http://a.example:80", "http://a.example:8080", "null"]'
+    toml = f'[[listeners]]\naddress = "a:1"\n[listeners.websocket]\norigins = {given}\n'
+    websocket = load(toml, tmp_path).listeners[0].websocket
+    assert websocket is not None
+    expected = ("https://a.example", "http://a.example", "http://a.example:8080", "null")
+    assert websocket.origins == expected
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "none.toml"
     with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):

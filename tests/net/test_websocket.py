@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import packets
 from tests.support.broker import BrokerProcess
-from tests.support.packets import V5, Packet, Will
+from tests.support.packets import V5, V311, Packet, Will
 from tests.support.process import eventually
 from tests.support.websocket import (
     BINARY,
@@ -526,6 +526,17 @@ def test_disconnect_is_answered_by_a_close_frame(broker: BrokerProcess, name: st
         watcher.nothing_but(f"{name}/marker")
 
 
+def test_the_close_code_tells_an_old_client_that_it_was_at_fault(
+    broker: BrokerProcess, name: str, level: int
+) -> None:
+    """Before 5.0 the server has no DISCONNECT: the code is all that the client learns."""
+    with WebSocketWire(broker, level=level) as wire:
+        wire.hello(name, clean=True)
+        wire.send(b"\xf0\x00" if level == V311 else b"\x00\x00")
+        *_, end = wire.websocket.until_closed()
+        assert end.code == 1008
+
+
 def test_disconnect_and_close_at_once_are_a_goodbye(broker: BrokerProcess, name: str) -> None:
     """As a page does it that is left: both may come in one segment."""
     with WebSocketWire(broker) as watcher, WebSocketWire(broker) as wire:
@@ -589,6 +600,8 @@ def test_a_server_that_stops_says_so(tmp_path_factory: pytest.TempPathFactory, n
         waiting.socket.sendall(b"GET ")
         assert broker.terminate() == 0
         assert wire.expect(packets.DISCONNECT).code == 0x8B
+        (end,) = wire.websocket.until_closed()
+        assert end.code == 1001
         assert waiting.response().status == 408
         wire.cut()
         waiting.close()

@@ -1,13 +1,20 @@
 // MQTT.js, driven by one JSON command per line; what happens goes out as one JSON event per line.
+// In Node these are standard input and output, in a page they are requests to who served it.
 "use strict";
 
-const readline = require("node:readline");
-const mqtt = require("mqtt");
+const isPage = typeof window !== "undefined";
+const mqtt = isPage ? window.mqtt : require("mqtt");
 
 let client;
+let told = Promise.resolve();
 
 function tell(event, values = {}) {
-  process.stdout.write(JSON.stringify({ event, ...values }) + "\n");
+  const line = JSON.stringify({ event, ...values });
+  if (isPage) {
+    told = told.then(() => fetch("/event", { method: "POST", body: line })); // one after the other
+  } else {
+    process.stdout.write(line + "\n");
+  }
 }
 
 function failed(error) {
@@ -34,11 +41,26 @@ const commands = {
     );
   },
   leave() {
-    client.end(false, {}, () => process.exit(0));
+    client.end(false, {}, () => tell("left"));
+    // Node ends by itself when nothing is left to be done.
+    if (!isPage) process.stdin.destroy();
   },
 };
 
-readline.createInterface({ input: process.stdin }).on("line", (line) => {
+function carryOut(line) {
   const command = JSON.parse(line);
   commands[command.do](command);
-});
+}
+
+async function carryOutAll() {
+  for (;;) {
+    const response = await fetch("/command");
+    if (response.status === 200) carryOut(await response.text());
+  }
+}
+
+if (isPage) {
+  carryOutAll();
+} else {
+  require("node:readline").createInterface({ input: process.stdin }).on("line", carryOut);
+}

@@ -4,11 +4,12 @@ Each is somebody else's implementation of MQTT: mosquitto_sub, paho-mqtt, and MQ
 """
 
 import json
+import os
 import queue
 import socket
 import subprocess
 from pathlib import Path
-from typing import Final, Protocol, final
+from typing import Literal, Protocol, final
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -16,11 +17,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from tests.support.browser import NODE_DIR, Page
 from tests.support.packets import V5
 from tests.support.process import PATIENCE_S, Process, required
 from tests.support.wire import FOREVER_S
-
-_NODE_DIR: Final = Path(__file__).parent.parent / "node"
 
 
 class Subscriber(Protocol):
@@ -154,6 +154,8 @@ class Paho:
         qos: int,
         *,
         is_back: bool = False,
+        transport: Literal["tcp", "websockets"] = "tcp",
+        ca: Path | None = None,
     ) -> None:
         self._connacks: queue.Queue[tuple[bool, str]] = queue.Queue()
         self._subacks: queue.Queue[list[ReasonCode]] = queue.Queue()
@@ -164,8 +166,11 @@ class Paho:
             client_id,
             clean_session=None if level == V5 else False,
             protocol=version,
+            transport=transport,
             reconnect_on_failure=False,
         )
+        if ca is not None:
+            self._client.tls_set(str(ca))
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
@@ -212,8 +217,10 @@ class Paho:
     def die(self) -> None:
         """Break its socket under it: its loop ends, and nothing in it can say goodbye."""
         connection = self._client.socket()
-        assert isinstance(connection, socket.socket)
-        connection.shutdown(socket.SHUT_RDWR)
+        assert connection is not None
+        # Of a WebSocket paho shows a wrapper, which only has the number.
+        with socket.socket(fileno=os.dup(connection.fileno())) as own:
+            own.shutdown(socket.SHUT_RDWR)
         self._client.loop_stop()
         connection.close()
 
@@ -224,7 +231,10 @@ class Paho:
 
 @final
 class MqttJs:
-    """MQTT.js in a Node process that is driven by one JSON command per line."""
+    """MQTT.js, driven by one JSON command per line: in a Node process, or in the page of a browser.
+
+    ``scheme`` is mqtt, ws or wss; ``ca`` is whose certificates a Node process trusts for that.
+    """
 
     def __init__(
         self,
@@ -237,11 +247,18 @@ class MqttJs:
         is_back: bool = False,
         will: dict[str, str | int | bool] | None = None,
         reconnect_ms: int = 0,
+        scheme: str = "mqtt",
+        ca: Path | None = None,
+        page: Page | None = None,
     ) -> None:
-        if not (_NODE_DIR / "node_modules" / "mqtt").is_dir():
+        if not (NODE_DIR / "node_modules" / "mqtt").is_dir():
             raise AssertionError("MQTT.js is missing: run `make test`, it installs it with npm")
-        node = required("node", "nodejs and npm")
-        self._process = Process([node, str(_NODE_DIR / "driver.js")])
+        self._process: Process | Page
+        if page is None:
+            node = required("node", "nodejs and npm")
+            self._process = Process([node, str(NODE_DIR / "driver.js")])
+        else:
+            self._process = page
         self._read: dict[str, int] = {}
         options: dict[str, object] = {"clientId": client_id, "clean": False}
         options |= {"protocolVersion": level, "reconnectPeriod": reconnect_ms}
@@ -249,7 +266,10 @@ class MqttJs:
             options["properties"] = {"sessionExpiryInterval": FOREVER_S}
         if will is not None:
             options["will"] = will
-        self._do("connect", url=f"mqtt://127.0.0.1:{port}", options=options)
+        if ca is not None:
+            options["ca"] = ca.read_text()
+        path = "" if scheme == "mqtt" else "/mqtt"
+        self._do("connect", url=f"{scheme}://127.0.0.1:{port}{path}", options=options)
         self.session_present: bool | None = bool(self.event("connected")["sessionPresent"])
         if topic_filter is not None and not is_back:
             self._do("subscribe", filter=topic_filter, qos=qos)
@@ -283,4 +303,5 @@ class MqttJs:
 
     def leave(self) -> None:
         self._do("leave")
+        self.event("left")
         assert self._process.wait() == 0

@@ -75,6 +75,7 @@ class Connection:
         self.is_socket_full = False  # set by the driver while the socket takes no more
         self.has_more = False  # packets that came, and that wait for their turn
         self.is_gone = False  # closed by its client, who is to be heard to the end
+        self.is_at_fault = False  # it ends for what its client did or may not do
         self.is_closing = False  # the driver closes once ``take`` is written
         self._commits = commits
         self._counters = counters

@@ -73,6 +73,7 @@ class Endings:
         [MQTT-4.8.0-1], [MQTT-3.1.2-2].
         """
         reason_code = error.reason_code
+        connection.is_at_fault = True
         if isinstance(error, ProtocolError):
             self._counters.protocol_errors += 1
             self.tell(WARNING, f"closed: {error.detail}", connection)

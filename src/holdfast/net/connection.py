@@ -118,6 +118,11 @@ class NetConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    @property
+    def is_server_stopping(self) -> bool:
+        """Whether it ends because nobody is served any more."""
+        return self._driver.is_stopping
+
     def tell(self, text: str) -> None:
         """Tell the operator what happened to this connection below MQTT."""
         self._driver.tell(self, text)

@@ -92,6 +92,7 @@ class Driver:
         self._commit_took_us = 0  # the one done last, as those see it who wait for it
         self._is_scheduled = False
         self._is_stopped = False
+        self.is_stopping = False  # connections end because nobody is served any more
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = -1  # the broker's deadline that the timer was set for
         # By the event loop's clock: when the timer is to fire, -1 for never, and the turn's time.
@@ -351,6 +352,7 @@ class Driver:
         if self._is_stopped:
             return
         self._is_stopped = True
+        self.is_stopping = True
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
         if isinstance(error, StoreError):
@@ -365,6 +367,7 @@ class Driver:
 
     async def stop(self) -> None:
         """End all connections, commit what follows from that, and stop the threads."""
+        self.is_stopping = True
         if not self._is_stopped:
             self._broker.begin_turn(self._clock_ms())
             self._take_results()

@@ -13,7 +13,9 @@ from holdfast.net.arrival import Arrival, MakeLayer
 from holdfast.net.connection import CLOSE_TIMEOUT_S, NetConnection, read_rest
 from holdfast.net.upgrade import Answer, Upgrade
 from holdfast.protocol.websocket import (
+    GOING_AWAY,
     NORMAL_CLOSURE,
+    POLICY_VIOLATION,
     FrameReader,
     close_frame,
     data_header,
@@ -100,7 +102,8 @@ class WebSocket(asyncio.Protocol):
             self._closed_by_peer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None and not self.is_ending and self._transport is not None:
+        is_open = self._upgrade is None and not self.is_ending
+        if exc is not None and is_open and self._transport is not None:
             read_rest(self._transport, self.data_received)
         self._transport = None
         self._stop_timer()
@@ -152,7 +155,14 @@ class WebSocket(asyncio.Protocol):
         if self._upgrade is not None:
             self._refuse(self._upgrade.timed_out())  # That is why, before it is open.
         else:
-            self._end(close_frame(NORMAL_CLOSURE, ""), is_waiting=True)
+            self._end(close_frame(self._close_code(), ""), is_waiting=True)
+
+    def _close_code(self) -> int:
+        """What to close with: all that clients before MQTT 5.0 are told of the reason."""
+        peer = self.connection.peer
+        if peer is not None and peer.is_at_fault:
+            return POLICY_VIOLATION
+        return GOING_AWAY if self.connection.is_server_stopping else NORMAL_CLOSURE
 
     # --- the inner working
 

@@ -17,6 +17,7 @@ GOING_AWAY: Final = 1001
 FRAME_ERROR: Final = 1002
 UNSUPPORTED_DATA: Final = 1003
 INVALID_TEXT: Final = 1007
+POLICY_VIOLATION: Final = 1008
 NO_CODE: Final = 1005  # stands for a close frame without a code, and is never sent
 
 CONTROL_BYTES_MAX: Final = 125  # payload of a control frame
