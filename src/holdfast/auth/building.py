@@ -1,13 +1,13 @@
 """From settings to the chains of the listeners."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holdfast.auth.access import AccessControl
 from holdfast.auth.acl import AclFile
-from holdfast.auth.anonymous import NAME as ANONYMOUS
 from holdfast.auth.anonymous import AnonymousLink
 from holdfast.auth.chain import Chain
+from holdfast.auth.client_ids import ClientIdPattern, ClientIdRule, ClientIdRules
 from holdfast.auth.interface import Authorizer
 from holdfast.auth.link import Link
 from holdfast.config import ListenerSettings, Settings
@@ -49,25 +49,24 @@ class Access:
 
 
 def build_access(settings: Settings) -> Access:
-    """What the settings ask for; its files are still to be read. Raises ConfigError."""
-    links: dict[str, Link] = {}
-    for number, table in enumerate(settings.authenticators):
-        if table.name in links or table.name == ANONYMOUS:
-            raise ConfigError(
-                f"authenticators[{number}].name = {table.name!r}: expected a name that no other "
-                "authenticator has"
-            )
-        links[table.name] = _link(table)
+    """What the settings ask for; its files are still to be read. Raises ConfigError.
+
+    The settings are taken to be right: ``config.checks`` has looked at them.
+    """
+    links = {table.name: _link(table) for table in settings.authenticators}
     authorizers = _authorizers(settings)
     access = AccessControl(authorizers, settings.acl_token_rules)
-    chains = {
-        listener.title: _chain(listener, settings, links, access)
-        for listener in settings.all_listeners
-    }
-    return Access(
-        {title: chain for title, chain in chains.items() if chain is not None},
-        (*links.values(), *authorizers),
-    )
+    client_ids = _client_ids(settings) if settings.client_ids else None
+    chains: dict[str, Chain] = {}
+    for listener in settings.all_listeners:
+        chosen = [links[table.name] for table in settings.authenticators_of(listener)]
+        _check_scram(listener, chosen)
+        if not chosen and not authorizers and client_ids is None:
+            continue  # Anyone may do anything.
+        if settings.lets_in_anonymous(listener):
+            chosen.append(AnonymousLink(is_alone=not chosen))
+        chains[listener.title] = Chain(chosen, access, client_ids)
+    return Access(chains, (*links.values(), *authorizers))
 
 
 def _authorizers(settings: Settings) -> list[Authorizer]:
@@ -78,38 +77,27 @@ def _authorizers(settings: Settings) -> list[Authorizer]:
     return authorizers
 
 
-def _chain(
-    listener: ListenerSettings,
-    settings: Settings,
-    links: Mapping[str, Link],
-    access: AccessControl,
-) -> Chain | None:
-    """The chain of one listener, None where anyone may do anything."""
-    names = list(links) if listener.authenticators is None else listener.authenticators
-    if unknown := [name for name in names if name not in links]:
-        raise ConfigError(
-            f"listener {listener.title}: authenticators = {unknown[0]!r}: expected "
-            f"{_one_of(list(links))}"
-        )
-    chosen = [links[name] for name in dict.fromkeys(names)]
-    scrams = [link.name for link in chosen if any(m.startswith("SCRAM-") for m in link.methods)]
+def _client_ids(settings: Settings) -> ClientIdRules:
+    return ClientIdRules(
+        [
+            ClientIdRule(
+                table.users,
+                tuple(ClientIdPattern(pattern) for pattern in table.client_ids),
+                table.reserved,
+            )
+            for table in settings.client_ids
+        ]
+    )
+
+
+def _check_scram(listener: ListenerSettings, links: Sequence[Link]) -> None:
+    scrams = [link.name for link in links if any(m.startswith("SCRAM-") for m in link.methods)]
     if len(scrams) > 1:
         # The first would answer for the users of the others, so as not to say that it has not any.
         raise ConfigError(
             f"listener {listener.title}: authenticators: expected one with SCRAM, these have it: "
             f"{', '.join(scrams)}"
         )
-    is_anonymous_allowed = _first(listener.allow_anonymous, settings.allow_anonymous, not chosen)
-    if not is_anonymous_allowed and not chosen:
-        raise ConfigError(
-            f"listener {listener.title}: allow_anonymous = false: expected an authenticator too, "
-            "without one nobody could connect"
-        )
-    if not chosen and not access.authorizers:
-        return None
-    if is_anonymous_allowed:
-        chosen.append(AnonymousLink(is_alone=not chosen))
-    return Chain(chosen, access)
 
 
 def _link(table: AuthenticatorSettings) -> Link:
@@ -144,11 +132,3 @@ def _link(table: AuthenticatorSettings) -> Link:
             from holdfast.auth.tokens import TokenLink
 
             return TokenLink(table)
-
-
-def _first(*values: bool | None) -> bool:
-    return next(value for value in values if value is not None)
-
-
-def _one_of(names: Sequence[str]) -> str:
-    return f"one of {', '.join(names)}" if names else "no name: there are no `[[authenticators]]`"

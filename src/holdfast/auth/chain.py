@@ -5,6 +5,7 @@ from typing import Final, final
 
 from holdfast.auth.access import AccessControl
 from holdfast.auth.access_rules import Subject
+from holdfast.auth.client_ids import ClientIdRules
 from holdfast.auth.link import NOT_MINE, Answer, Link
 from holdfast.broker.authentication import (
     CONTINUE,
@@ -18,7 +19,11 @@ from holdfast.broker.authentication import (
 from holdfast.broker.identity import Identity
 from holdfast.broker.permissions import Permissions
 from holdfast.logs import get_logger
-from holdfast.protocol.reason_codes import BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED
+from holdfast.protocol.reason_codes import (
+    BAD_USER_NAME_OR_PASSWORD,
+    CLIENT_IDENTIFIER_NOT_VALID,
+    NOT_AUTHORIZED,
+)
 
 SHARED_LANE: Final = ""  # where links compute; one that waits has a lane of its own name
 
@@ -33,11 +38,17 @@ class Chain:
     on. Whether a client may stay is for the link that has let it in.
     """
 
-    def __init__(self, links: Sequence[Link], access: AccessControl | None = None) -> None:
+    def __init__(
+        self,
+        links: Sequence[Link],
+        access: AccessControl | None = None,
+        client_ids: ClientIdRules | None = None,
+    ) -> None:
         self.links: Final = tuple(links)
         self._access = AccessControl() if access is None else access
         self._by_name = {link.name: link for link in self.links}
         assert len(self._by_name) == len(self.links), "two links of one name"
+        self._client_ids = client_ids
         self._methods = frozenset[str]().union(*(link.methods for link in self.links))
 
     @property
@@ -74,7 +85,10 @@ class Chain:
 
     def granted(self, request: AuthRequest, identity: Identity, data: bytes | None) -> AuthReply:
         """What follows from a link's grant, at first and at each renewal."""
-        # Here first: the rules that bind client ids to users.
+        if self._client_ids is not None:
+            complaint = self._client_ids.complaint(request.client_id, identity)
+            if complaint:
+                return refuse(CLIENT_IDENTIFIER_NOT_VALID, detail=complaint)
         permissions = self._permissions(request, identity)
         return grant(data, identity=identity, permissions=permissions)
 

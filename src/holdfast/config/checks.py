@@ -55,6 +55,7 @@ def problems(settings: Settings) -> Iterator[Problem]:
         yield from _of_proxies(key, listener)
         if not listener.versions:
             yield Problem(f"{key}.versions", "expected one at least: nobody could connect")
+    yield from _of_client_ids(settings)
     yield from _of_files(settings)
 
 
@@ -121,6 +122,14 @@ def _of_authenticator_names(settings: Settings) -> Iterator[Problem]:
                 yield Problem(key, f"expected {known}, not {_plain(name)}{hint}")
         if len(set(asked)) < len(asked):
             yield Problem(key, "expected each name once")
+
+
+def _of_client_ids(settings: Settings) -> Iterator[Problem]:
+    for index, rule in enumerate(settings.client_ids):
+        for pattern in rule.client_ids if rule.reserved else ():
+            if "%" in pattern.replace("%%", ""):
+                text = f"expected no placeholders in what is reserved, not {_plain(pattern)}"
+                yield Problem(f"client_ids[{index}].client_ids", text)
 
 
 # --- who may connect

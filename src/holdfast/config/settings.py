@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from holdfast.config.authenticators import AuthenticatorSettings
+from holdfast.config.client_ids import ClientIdSettings
 from holdfast.config.listeners import ListenerSettings
 from holdfast.config.values import (
     Addresses,
@@ -54,6 +55,11 @@ class Settings(BaseModel):
         description="Whether clients that no authenticator knows may connect. Not given: only if "
         "there are no authenticators, and then the broker listens on loopback and Unix sockets "
         "alone.",
+    )
+    client_ids: tuple[ClientIdSettings, ...] = Field(
+        default=(),
+        description="Which client identifiers users may have, each a table: the first that is "
+        "about a user holds. Users that no table is about may have any that is not reserved.",
     )
     auth_threads: int = Field(
         default=0,
