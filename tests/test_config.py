@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Final, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -229,11 +229,14 @@ def test_the_example_is_that_of_these_settings_and_changes_nothing() -> None:
     assert load_settings(config_file=FILE) == load_settings()
 
 
+_TABLES: Final = {"listeners", "authenticators", "client_ids", "authorizers"}
+
+
 def test_the_example_without_its_signs_is_right(tmp_path: Path) -> None:
     lines = FILE.read_text(encoding="utf-8").splitlines()
     plain = [re.sub(r"^#(?=\S)", "", line) for line in lines]
     settings = load("\n".join(plain), tmp_path)
     assert len(settings.authenticators) == len(get_args(get_args(AuthenticatorSettings)[0]))
-    for key in Settings.model_fields.keys() - {"listeners", "authenticators", "client_ids"}:
+    for key in Settings.model_fields.keys() - _TABLES:
         default = getattr(load_settings(), key)
         assert default is None or getattr(settings, key) == default

@@ -31,6 +31,7 @@ HEAD: Final = """\
 # What stands in the example for settings that have no default.
 VALUES: Final[dict[str, object]] = {
     "client_ids": ("%u:*",),
+    "plugin": "example",
     "address": "0.0.0.0:8883",
     "server_name": "mqtt.example.org",
     "allow_anonymous": True,

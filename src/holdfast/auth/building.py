@@ -10,6 +10,7 @@ from holdfast.auth.chain import Chain
 from holdfast.auth.client_ids import ClientIdPattern, ClientIdRule, ClientIdRules
 from holdfast.auth.interface import Authorizer
 from holdfast.auth.link import Link
+from holdfast.auth.plugins import make_authorizer, make_link
 from holdfast.config import ListenerSettings, Settings
 from holdfast.config.authenticators import (
     AuthenticatorSettings,
@@ -19,6 +20,7 @@ from holdfast.config.authenticators import (
     PasswordFileSettings,
     ScramSettings,
 )
+from holdfast.config.plugins import PluginSettings
 from holdfast.errors import ConfigError
 
 
@@ -71,7 +73,9 @@ def build_access(settings: Settings) -> Access:
 
 def _authorizers(settings: Settings) -> list[Authorizer]:
     """What says what clients may do, in the order in which their rules are tried."""
-    authorizers: list[Authorizer] = []
+    authorizers = [
+        make_authorizer(table.name, table.plugin, table.options) for table in settings.authorizers
+    ]
     if settings.acl_file is not None:
         authorizers.append(AclFile(settings.acl_file))
     return authorizers
@@ -128,6 +132,8 @@ def _link(table: AuthenticatorSettings) -> Link:
             from holdfast.auth.scram import ScramLink
 
             return ScramLink(table.name, table.file, methods=table.methods)
+        case PluginSettings():
+            return make_link(table.name, table.plugin, table.options)
         case JwtSettings():
             from holdfast.auth.tokens import TokenLink
 

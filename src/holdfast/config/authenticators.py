@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from holdfast.config.plugins import PluginSettings
 from holdfast.config.values import (
     Culprit,
     FilePath,
@@ -242,6 +243,11 @@ class JwtSettings(BaseModel):
 
 # One table of any kind. `kind` says which.
 AuthenticatorSettings = Annotated[
-    PasswordFileSettings | CertificateSettings | ScramSettings | HttpSettings | JwtSettings,
+    PasswordFileSettings
+    | CertificateSettings
+    | ScramSettings
+    | HttpSettings
+    | JwtSettings
+    | PluginSettings,
     Field(discriminator="kind"),
 ]

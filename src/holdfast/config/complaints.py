@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from holdfast.config.settings import Settings
+from holdfast.config.values import MayBeSecret
 from holdfast.config.walk import parts_of, read_file_mark, tables_of
 
 VALUE_CHARACTERS_MAX: Final = 80  # of a wrong value, in an error message
@@ -72,6 +73,8 @@ def is_secret(key: str, field: FieldInfo | None) -> bool:
     if mark is not None:
         # Of a secret file only the path is written down; or, by mistake, its content.
         return mark.is_secret
+    if parts_of(field, MayBeSecret):
+        return True
     return SecretStr in parts_of(field) or _SECRET_NAME.search(key) is not None
 
 

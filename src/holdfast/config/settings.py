@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from holdfast.config.authenticators import AuthenticatorSettings
 from holdfast.config.client_ids import ClientIdSettings
 from holdfast.config.listeners import ListenerSettings
+from holdfast.config.plugins import AuthorizerSettings
 from holdfast.config.values import (
     Addresses,
     DataDir,
@@ -67,6 +68,10 @@ class Settings(BaseModel):
         le=64,
         description="Threads that verify passwords and signatures; each password costs 19 MiB of "
         "memory meanwhile. 0: one less than there are processors, at least 1 and at most 4.",
+    )
+    authorizers: tuple[AuthorizerSettings, ...] = Field(
+        default=(),
+        description="Plug-ins that give rules of access, each a table, tried before `acl_file`.",
     )
     acl_file: FilePath | None = Field(
         default=None,

@@ -157,6 +157,11 @@ class ReadFile:
     is_secret: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class MayBeSecret:
+    """Marks a setting whose value may have a password or a key in it: it is not shown."""
+
+
 FilePath = Annotated[Path, PlainValidator(file_path), ReadFile()]
 SecretFilePath = Annotated[Path, PlainValidator(file_path), ReadFile(is_secret=True)]
 
