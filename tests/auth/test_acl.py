@@ -272,3 +272,16 @@ def test_rules_of_a_token_have_the_keys_of_the_file() -> None:
     assert permissions_of([parsed], Subject("c")).may_publish("a/c", False)
     with pytest.raises(ConfigError, match="rule 2 of the token: expected either allow or deny"):
         parse_rules([{"allow": ["publish"], "topics": ["a"]}, {}], "the token")
+
+
+def test_own_rules_hold_for_whom_they_are_about() -> None:
+    words = {"clients": ["c*"], "users": ["ada"], "roles": ["reader"], "listeners": ["inside"]}
+    for key, value in words.items():
+        rules = parse_rules([{"allow": ["publish"], "topics": ["a"], key: value}], "the token")
+        for subject in (
+            Subject("c1", "ada", "inside", ("reader",)),
+            Subject("d", "bob", "outside", ("writer",)),
+        ):
+            found = AccessControl().permissions(subject, rules)
+            assert found is not None
+            assert found.may_publish("a", False) == (subject.client_id == "c1")

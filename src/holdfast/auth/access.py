@@ -33,7 +33,9 @@ class AccessControl:
         has_rules = own_rules is not None
         for rule in own_rules or ():
             assert isinstance(rule, AccessRule)
-            rules.append(rule)
+            # A rule of one's own may be for some clients or listeners alone too.
+            if rule.is_about(subject, frozenset(subject.roles)):
+                rules.append(rule)
         if own_rules is None or self._own_rules == "before":
             for authorizer in self.authorizers:
                 found = authorizer.rules(subject)
