@@ -10,11 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast.auth import tokens
+from holdfast.auth.chain import Chain
 from holdfast.auth.link import NOT_MINE, Answer
 from holdfast.auth.token_keys import Key, is_signed
 from holdfast.auth.tokens import TokenLink
 from holdfast.broker.authentication import GRANT, REFUSE, AuthReply, AuthRequest
 from holdfast.broker.identity import Identity
+from holdfast.broker.permissions import Permissions
 from holdfast.config.authenticators import JwtSettings
 from holdfast.errors import ConfigError
 from tests.support.tokens import (
@@ -460,6 +462,74 @@ def test_a_token_can_be_bound_to_a_client(make: Make, claim: object, complaint: 
         # What was verified before is bound as well.
         again = shown(link, token(ADA | {"client_id": claim}, ED25519, "EdDSA"), client_id="d")
         assert reason(again) == "the token is for another client identifier"
+
+
+RULES = [
+    {"allow": ["publish"], "topics": ["meters/%c/up", "by/%a{tenant}/#"]},
+    {"deny": ["all"], "topics": ["rooms/secret"]},
+    {"allow": ["subscribe", "receive"], "topics": ["rooms/+"], "clients": ["c*"]},
+]
+
+
+def permissions(link: TokenLink, claims: object, client_id: str = "c") -> Permissions | None:
+    """What a token gives where there is no ACL file."""
+    made = token(claims, ED25519, "EdDSA")
+    request = AuthRequest("JWT", made, client_id, None, None, "192.0.2.1:1", False, None)
+    reply = Chain([link]).step(request)
+    assert reply.kind == GRANT, reply.reason
+    return reply.permissions
+
+
+def test_rules_of_a_token_are_those_of_its_client(make: Make) -> None:
+    link = make(acl_claim="acl", attributes={"tenant": "tenant"})
+    found = permissions(link, ADA | {"acl": RULES, "tenant": "north"})
+    assert found is not None
+    assert found.may_publish("meters/c/up", False)
+    assert not found.may_publish("meters/d/up", False)
+    assert found.may_publish("by/north/1", False)
+    assert not found.may_publish("by/south/1", False)
+    assert found.may_receive("rooms/kitchen")
+    assert not found.may_receive("rooms/secret")
+    other = permissions(link, ADA | {"acl": RULES}, "d")
+    assert other is not None
+    assert not other.may_receive("rooms/kitchen")
+    assert not other.may_publish("by/north/1", False)
+
+
+def test_a_token_without_rules_allows_nothing_by_itself(make: Make) -> None:
+    for claims in (ADA, ADA | {"acl": None}, ADA | {"acl": []}):
+        found = permissions(make(acl_claim="acl"), claims)
+        assert found is not None
+        assert not found.may_publish("t", False)
+        assert permissions(make(), claims) is None
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "all",
+        {"allow": ["publish"], "topics": ["t"]},
+        ["publish"],
+        [{}],
+        [{"allow": ["publish"]}],
+        [{"allow": ["publish"], "deny": ["publish"], "topics": ["t"]}],
+        [{"allow": ["hush"], "topics": ["t"]}],
+        [{"allow": "publish", "topics": "a/#/b"}],
+        [{"allow": [7], "topics": ["t"]}],
+        [{"allow": ["publish"], "topics": [None]}],
+        [{"allow": ["publish"], "topics": ["t"], "hush": 1}],
+        [{"allow": ["publish"], "topics": ["t"], "groups": ["hush"]}],
+        [{"allow": ["publish"], "topics": ["%a{"]}],
+        [{"allow": ["publish"], "topics": ["t"]}] * 257,
+        7,
+        True,
+    ],
+)
+def test_rules_that_are_none_are_refused_and_not_repeated(make: Make, rules: object) -> None:
+    link = make(acl_claim="acl", token_bytes_max=65_535)
+    said = reason(shown(link, token(ADA | {"acl": rules}, ED25519, "EdDSA")))
+    assert said.startswith("the claim acl of the token is no list of ")
+    assert "hush" not in said
 
 
 def test_another_user_name_is_ignored_or_refused(make: Make) -> None:

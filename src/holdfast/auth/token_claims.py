@@ -3,14 +3,18 @@
 from collections.abc import Mapping
 from typing import Final, final
 
+from holdfast.auth.access_rules import AccessRule
+from holdfast.auth.acl import parse_rules
 from holdfast.auth.strict_json import JsonObject
 from holdfast.broker.identity import Identity
 from holdfast.config.authenticators import JwtSettings
+from holdfast.errors import ConfigError
 
 TIME_S_MAX: Final = 253_402_300_799  # the end of the year 9999
 NAME_CHARACTERS_MAX: Final = 256  # of a user name or a role
 ATTRIBUTE_CHARACTERS_MAX: Final = 1024
 ROLES_MAX: Final = 256
+RULES_MAX: Final = 256
 
 
 class TokenRefused(Exception):
@@ -36,6 +40,7 @@ class Claims:
         client_id: str | None,
         attributes: Mapping[str, str],
         roles: tuple[str, ...],
+        rules: tuple[AccessRule, ...] | None,
         not_before_s: float,
         expires_s: float,
     ) -> None:
@@ -43,6 +48,7 @@ class Claims:
         self.client_id = client_id
         self._attributes = attributes
         self._roles = roles
+        self._rules = rules
         self._not_before_s = not_before_s
         self._expires_s = expires_s
 
@@ -62,6 +68,7 @@ class Claims:
             roles=self._roles,
             expires_at_ms=int(end_s * 1000),
             mark=mark,
+            rules=self._rules,
         )
 
 
@@ -90,6 +97,7 @@ def checked_claims(content: JsonObject, settings: JwtSettings) -> Claims:
         client_id=client_id,
         attributes=attributes,
         roles=_roles(content, settings.roles_claim),
+        rules=_rules(content, settings.acl_claim),
         not_before_s=max(_time(content, "nbf"), issued_s),
         expires_s=_time(content, "exp"),
     )
@@ -139,6 +147,23 @@ def _roles(content: JsonObject, claim: str) -> tuple[str, ...]:
     if len(texts) != len(roles) or not all(_is_usable(t, NAME_CHARACTERS_MAX) for t in texts):
         raise TokenRefused(f"the claim {claim} of the token is no list of usable texts")
     return texts
+
+
+def _rules(content: JsonObject, claim: str) -> tuple[AccessRule, ...] | None:
+    """Rules of access, None if no claim has them; a token without the claim has none at all."""
+    if not claim:
+        return None
+    value = _claim(content, claim)
+    tables = [] if value is None else value
+    if not isinstance(tables, list) or len(tables) > RULES_MAX:
+        raise TokenRefused(f"the claim {claim} of the token is no list of at most {RULES_MAX}")
+    rules = [rule for rule in tables if isinstance(rule, dict)]
+    try:
+        if len(rules) == len(tables):
+            return parse_rules(rules, "the token")
+    except ConfigError:
+        pass  # It quotes what is in the token.
+    raise TokenRefused(f"the claim {claim} of the token is no list of rules")
 
 
 def _is_usable(text: str, characters_max: int) -> bool:

@@ -139,8 +139,10 @@ class JwtSettings(BaseModel):
         default=None,
         description="File with public keys or certificates, PEM, for the other algorithms.",
     )
-    jwks_file: SecretFilePath | None = Field(
-        default=None, description="File with a JWK Set: public keys, and secrets too."
+    jwks_file: FilePath | None = Field(
+        default=None,
+        description="File with a JWK Set: public keys, and secrets too, which nobody else is to "
+        "read.",
     )
     jwks_url: KeyAddress | None = Field(
         default=None,
@@ -217,6 +219,13 @@ class JwtSettings(BaseModel):
     attributes: dict[str, str] = Field(
         default={},
         description="Attributes of the client, each with the claim that has its text.",
+    )
+
+    acl_claim: str = Field(
+        default="",
+        description="Claim with rules as those of the ACL file, a list of objects with `allow` or "
+        "`deny` and `topics`; see `acl_token_rules`. A token without it allows nothing by itself. "
+        "Empty: none.",
     )
 
     @model_validator(mode="after")
