@@ -101,10 +101,12 @@ def parse_acl(source: str) -> AclText:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}") from error
     _check_keys(tables, _KEYS)
-    groups = {
-        name: _members(members, f"groups.{name}")
-        for name, members in _table(tables, "groups").items()
-    }
+    groups: dict[str, tuple[str, ...]] = {}
+    for name, members in _table(tables, "groups").items():
+        groups[name] = _members(members, f"groups.{name}")
+        for member in groups[name]:
+            if member.startswith(GROUP_MARK):
+                raise ConfigError(f"groups.{name}: expected users, {_shown(member)} is a group")
     roles: dict[str, tuple[str, ...]] = {}
     for name, members in _table(tables, "roles").items():
         try:
