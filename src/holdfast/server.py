@@ -82,8 +82,7 @@ def _run(settings: Settings) -> int:
         _log.warning(str(warning))
     _raise_file_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    access, certificates = _read_parts(settings)
-    watcher = Watcher([*access.parts, *certificates.values()], access.has_news)
+    access, certificates, watcher = _read_parts(settings)
     try:
         if settings.store == "memory":
             _log.warning("--store memory: nothing survives the end of this process")
@@ -103,23 +102,25 @@ def examine(settings: Settings) -> list[str]:
     Raises ConfigError.
     """
     check_settings(settings)
-    access, _ = _read_parts(settings)
+    access, *_ = _read_parts(settings)
     access.close()
     return [str(warning) for warning in warnings(settings)]
 
 
-def _read_parts(settings: Settings) -> tuple[Access, dict[str, Certificates]]:
+def _read_parts(settings: Settings) -> tuple[Access, dict[str, Certificates], Watcher]:
     """What decides who may connect, with all of its files read. Raises ConfigError."""
     access = build_access(settings)
     try:
         certificates = certificates_of(settings)
+        # Before the files are read: it has to find what changes from here on.
+        watcher = Watcher([*access.parts, *certificates.values()], access.has_news)
         access.read()
         for part in certificates.values():
             part.reload()
     except BaseException:
         access.close()
         raise
-    return access, certificates
+    return access, certificates, watcher
 
 
 def _run_on_disk(
