@@ -125,6 +125,15 @@ def test_each_listener_needs_its_own(tmp_path: Path, toml: str, listener: int) -
     assert f"(listeners[{listener}]) can be reached from other machines" in complaint
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "unix:a.sock"])
+def test_behind_a_proxy_a_listener_is_everybodys(tmp_path: Path, address: str) -> None:
+    toml = f'[[listeners]]\naddress = "{address}"\nproxy_protocol_from = ["127.0.0.1"]\n'
+    (complaint,) = complaints(toml, tmp_path)
+    assert f"the listener {address} (listeners[0]) can be reached through a proxy" in complaint
+    assert complaints(f"{toml}allow_anonymous = true", tmp_path) == []
+    assert complaints(toml + AUTHENTICATOR, tmp_path) == []
+
+
 def test_a_name_is_local_if_all_that_it_stands_for_is(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"one": ["127.0.0.1"], "both": ["127.0.0.1", "::1"], "mixed": ["127.0.0.1", "10.0.0.1"]}
 
@@ -327,7 +336,7 @@ TLS = '[[listeners]]\naddress = "127.0.0.1:1"\ntls.certificate = "PEM"\ntls.key 
             ),
         ),
         (
-            'proxy_protocol_from = ["10.0.0.1", "unix", "::/64", "10.0.0.1/8"]',
+            'allow_anonymous = true\nproxy_protocol_from = ["10.0.0.1", "unix", "10.0.0.1/8"]',
             (
                 "listeners[0].proxy_protocol_from: expected addresses and networks, such as "
                 "10.0.0.0/8, not 10.0.0.1/8"
@@ -338,7 +347,7 @@ TLS = '[[listeners]]\naddress = "127.0.0.1:1"\ntls.certificate = "PEM"\ntls.key 
             "listeners[0].versions: expected one at least: nobody could connect",
         ),
         (
-            'proxy_protocol_from = ["proxy"]',
+            'allow_anonymous = true\nproxy_protocol_from = ["proxy"]',
             (
                 "listeners[0].proxy_protocol_from: expected addresses and networks, such as "
                 "10.0.0.0/8, not proxy"

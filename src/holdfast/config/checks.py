@@ -149,8 +149,13 @@ def _of_reach(settings: Settings, listener: ListenerSettings) -> Iterator[Proble
         key = _key_of(settings, listener)
         text = 'expected "optional" or "required": only certificates let clients in to'
         yield Problem(f"{key}.tls.client_certificates", f"{text} {listener.title}")
+    if not _needs_leave(settings, listener):
+        return
     address = listener.address
-    if isinstance(address, ListenAddress) and _needs_leave(settings, listener):
+    if listener.proxy_protocol_from:
+        # Wherever it is bound: the clients are whoever reaches the proxy.
+        yield _unasked(settings, listener)
+    elif isinstance(address, ListenAddress):
         try:
             is_local = address.finds_only_loopback()
         except OSError:
@@ -167,9 +172,10 @@ def _needs_leave(settings: Settings, listener: ListenerSettings) -> bool:
 
 def _unasked(settings: Settings, listener: ListenerSettings) -> Problem:
     key = _key_of(settings, listener)
+    through = "through a proxy" if listener.proxy_protocol_from else "from other machines"
     return Problem(
         "allow_anonymous",
-        f"the listener {listener.title} ({key}) can be reached from other machines, and no "
+        f"the listener {listener.title} ({key}) can be reached {through}, and no "
         "authenticator says who may connect; add [[authenticators]] to the configuration, for "
         'example kind = "password_file" with a file that `holdfast passwd` writes '
         "(docs/guides/passwords.md); or let anyone in with allow_anonymous = true "
@@ -273,7 +279,7 @@ def _exposed(settings: Settings, listener: ListenerSettings) -> Iterator[Problem
     key = _key_of(settings, listener)
     is_open = settings.lets_in_anonymous(listener)
     is_page_let_in = listener.websocket is not None and not listener.websocket.origins
-    if listener.is_local:
+    if listener.is_local and not listener.proxy_protocol_from:
         if is_open and is_page_let_in:
             text = "is empty: any page that is open in a browser on this machine can connect"
             yield Problem(f"{key}.websocket.origins", text)

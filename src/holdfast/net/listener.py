@@ -192,7 +192,11 @@ async def listen(
     An OSError names the address.
     """
     listener = Listener(settings, make_connection, certificates, gatekeeper)
-    await listener.open()
+    try:
+        await listener.open()
+    except BaseException:
+        listener.close()  # it may have made the file of its socket
+        raise
     return listener
 
 
