@@ -37,6 +37,7 @@ VALUES: Final[dict[str, object]] = {
     "allow_anonymous": True,
     "packet_bytes_max": 65_536,
     "connections_max": 10_000,
+    "connections_per_s": 100.0,
     "keep_alive_min_s": 5,
     "keep_alive_max_s": 3600,
     "authenticators": ("password_file",),

@@ -17,12 +17,14 @@ from holdfast import __version__
 from holdfast.auth.building import Access, build_access
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import LOG_POLICIES, QUEUE_POLICIES, SLICE_PACKETS, Limits
+from holdfast.broker.refusals import RefusalCounters
 from holdfast.broker.shared_group import SHARED_STRATEGIES
 from holdfast.config import ServerRedirect, Settings, check_reach, check_settings, warnings
 from holdfast.errors import ConfigError, StoreCorrupt, StoreError
 from holdfast.logs import get_logger, setup_logging
 from holdfast.net.certificates import Certificates, certificates_of
 from holdfast.net.clock import Clock
+from holdfast.net.gatekeeper import gatekeeper_of
 from holdfast.net.listener import Listener, listen, rules_of
 from holdfast.net.service import Reopen, Service
 from holdfast.net.watching import Reloader, Watcher
@@ -186,6 +188,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     gc.set_threshold(GC_ALLOCATIONS)
     clock = Clock()
+    refusals = RefusalCounters()
 
     def make_broker(loaded_from: Store, now_ms: int) -> Broker:
         # Millions of objects, and none of them rubbish: looking at all of them again and again
@@ -198,11 +201,14 @@ async def _serve(
                 now_ms,
                 instance=secrets.token_hex(4),
                 version=f"holdfast {__version__}",
+                refusals=refusals,
             )
         finally:
             gc.freeze()
             gc.enable()
 
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    gatekeeper = gatekeeper_of(settings, refusals, files=files, clock_s=loop.time)
     service = Service(
         store=store,
         make_broker=make_broker,
@@ -211,6 +217,7 @@ async def _serve(
         clock_ms=clock,
         authenticators=access.chains,
         auth_threads=settings.auth_threads,
+        gatekeeper=gatekeeper,
     )
     reloader = Reloader(watcher, service.renew_identities)
     listeners: list[Listener] = []
@@ -227,6 +234,7 @@ async def _serve(
                 listening,
                 partial(service.protocol, rules),
                 certificates=certificates.get(listening.title),
+                gatekeeper=gatekeeper,
             )
             listeners.append(listener)
             check_reach(settings, listening, listeners[-1].addresses)
@@ -239,6 +247,7 @@ async def _serve(
             listener.close()
         reloader.stop()
         failure = await service.stop()
+        gatekeeper.stop()
     if not_begun is not None and failure is None:
         raise not_begun
     if failure is None:

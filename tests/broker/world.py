@@ -410,6 +410,7 @@ class World:
         lost, self.lost = self.lost, []
         for client in lost:
             self._lose(client)
+        broker.take_arrivals()
         broker.tick()
         broker.finish_turn()
         self._commit()

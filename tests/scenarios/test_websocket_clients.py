@@ -24,7 +24,7 @@ KINDS = ("paho", "MQTT.js", "page")
 @pytest.fixture(scope="module")
 def _web_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
     folder = tmp_path_factory.mktemp("broker") / "data"
-    with BrokerProcess(folder, tables=TABLES) as broker:
+    with BrokerProcess(folder, toml=TABLES) as broker:
         yield broker
 
 
@@ -102,7 +102,7 @@ def test_only_pages_of_the_listed_origins_get_in(
     folder = tmp_path_factory.mktemp("broker") / "data"
     with Page("127.0.0.1") as allowed, Page("localhost") as foreign:
         tables = f'{TABLES}origins = ["{allowed.origin}"]\n'
-        with BrokerProcess(folder, tables=tables) as broker:
+        with BrokerProcess(folder, toml=tables) as broker:
             client = MqttJs(broker.ports[1], V5, name, scheme="ws", page=allowed)
             client.leave()
             url = f"ws://127.0.0.1:{broker.ports[1]}/mqtt"

@@ -10,9 +10,12 @@ from holdfast.auth.interface import Authenticator
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import Limits
 from holdfast.broker.listener_rules import common_rules
+from holdfast.broker.refusals import RefusalCounters
 from holdfast.config import ListenAddress, ListenerSettings
+from holdfast.net.admission import AdmissionRules
 from holdfast.net.clock import Clock
 from holdfast.net.driver import Driver
+from holdfast.net.gatekeeper import Gatekeeper
 from holdfast.net.listener import listen
 from holdfast.store.memory import MemoryStore
 from tests.support.wire import PATIENCE_S
@@ -21,9 +24,16 @@ from tests.support.wire import PATIENCE_S
 class LocalServer:
     """A server on a free port of 127.0.0.1, with its event loop on a thread of its own."""
 
-    def __init__(self, authenticator: Authenticator, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        limits: Limits | None = None,
+        admission: AdmissionRules | None = None,
+    ) -> None:
         self.port = 0
         self._authenticator = authenticator
+        self._admission = admission
+        self.refusals = RefusalCounters()
         self._limits = Limits() if limits is None else limits
         self._failures: list[BaseException] = []
         self._loop = asyncio.new_event_loop()
@@ -62,16 +72,20 @@ class LocalServer:
         rules.auth_methods = self._authenticator.methods
         clock = Clock()
         broker = Broker(self._limits, store.load(), clock(), "local", "test")
+        gatekeeper = None
+        if self._admission is not None:
+            gatekeeper = Gatekeeper(self._admission, {}, self.refusals, self._loop.time)
         driver = Driver(
             broker=broker,
             store=store,
             failed=self._failures.append,
             clock_ms=clock,
             authenticators={rules.name: self._authenticator},
+            gatekeeper=gatekeeper,
             auth_threads=1,
         )
         settings = ListenerSettings(address=ListenAddress("127.0.0.1", 0))
-        listener = await listen(settings, partial(driver.protocol, rules))
+        listener = await listen(settings, partial(driver.protocol, rules), gatekeeper=gatekeeper)
         address = listener.addresses[0]
         assert isinstance(address, ListenAddress)
         self.port = address.port
@@ -80,4 +94,6 @@ class LocalServer:
         await self._stop.wait()
         listener.close()
         await driver.stop()
+        if gatekeeper is not None:
+            gatekeeper.stop()
         store.close()

@@ -42,6 +42,7 @@ from holdfast.broker.listener_rules import ListenerRules, common_rules
 from holdfast.broker.publishing import Publishing
 from holdfast.broker.queue_limits import QueueLimits
 from holdfast.broker.reasons import explained, farewell
+from holdfast.broker.refusals import RefusalCounters
 from holdfast.broker.router import Router
 from holdfast.broker.session import Numbers, Session
 from holdfast.broker.sessions import Sessions
@@ -87,7 +88,8 @@ class Broker:
     """All of the broker's state and logic; it does no input or output of its own.
 
     ``now_ms`` is Unix time in milliseconds. ``instance`` makes client identifiers that we assign
-    different from those of earlier runs. ``version`` is what ``$SYS`` says that we are.
+    different from those of earlier runs. ``version`` is what ``$SYS`` says that we are,
+    and ``refusals`` are what it says of connections that never came here.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Broker:
         now_ms: int,
         instance: str,
         version: str,
+        refusals: RefusalCounters | None = None,
     ) -> None:
         self.limits = limits
         self.counters = Counters()
@@ -104,6 +107,7 @@ class Broker:
         self._deadlines = Deadlines()
         self._connections: dict[int, Connection] = {}
         self._more: deque[Connection] = deque()  # who has sent more than a slice
+        self._arrivals: list[Connection] = []
         self._commits = Commits(snapshot.next_lsn)
         self._delivery = Delivery(self._commits, self.counters)
         numbers = Numbers()
@@ -170,7 +174,13 @@ class Broker:
         self._sys_topics: SysTopics | None = None
         if limits.sys_interval_ms > 0:
             self._sys_topics = SysTopics(
-                version, now_ms, self._router, self.sessions, self._space, self.counters
+                version,
+                now_ms,
+                self._router,
+                self.sessions,
+                self._space,
+                self.counters,
+                RefusalCounters() if refusals is None else refusals,
             )
             self._deadlines.add(now_ms, SYS_TOPICS, 0)
 
@@ -313,6 +323,13 @@ class Broker:
         reads = self._delivery.reads
         self._delivery.reads = []
         return reads
+
+    def take_arrivals(self) -> list[Connection]:
+        """Those whose CONNECT has come, and those that have been let in, since the last call."""
+        arrivals = self._arrivals
+        if arrivals:
+            self._arrivals = []
+        return arrivals
 
     def take_events(self) -> list[Event]:
         """What the operator is to be told."""
@@ -545,6 +562,8 @@ class Broker:
         self.sessions.name(connection, packet)
         if self._authentication.connect(connection, packet):
             self._carry_out(connection, packet, None)
+        else:
+            self._arrivals.append(connection)
 
     def _packet_before_connack(self, connection: Connection) -> None:
         """Take a packet while the first authentication goes on. Source: [MQTT-3.1.2-30]."""
@@ -563,6 +582,7 @@ class Broker:
     def _carry_out(self, connection: Connection, packet: Connect, auth_data: bytes | None) -> None:
         """Let in a client that may connect."""
         self.sessions.connect(connection, packet, auth_data, self._now_ms)
+        self._arrivals.append(connection)
         self._endings.tell(DEBUG, "connected", connection)
         if connection.state == CONNECTED and connection.keep_alive_ms > 0:
             self._endings.await_keep_alive(connection)

@@ -10,6 +10,7 @@ from typing import Final, final
 
 from holdfast.broker.counters import Counters
 from holdfast.broker.limits import LATENCIES_MAX
+from holdfast.broker.refusals import RefusalCounters
 from holdfast.broker.router import Router
 from holdfast.broker.sessions import Sessions
 from holdfast.broker.space import LogSpace
@@ -33,12 +34,14 @@ class SysTopics:
         sessions: Sessions,
         space: LogSpace,
         counters: Counters,
+        refusals: RefusalCounters,
     ) -> None:
         self._version = version
         self._router = router
         self._sessions = sessions
         self._space = space
         self._counters = counters
+        self._refusals = refusals
         self._started_ms = now_ms
         self._published_ms = now_ms
         self._values: dict[str, str] = {}  # what is retained, by topic
@@ -57,6 +60,7 @@ class SysTopics:
         values["uptime"] = f"{max(now_ms - self._started_ms, 0) // 1000} seconds"
         self._measure_clients(values)
         self._measure_traffic(values)
+        self._measure_refusals(values)
         self._measure_loads(values, now_ms)
         self._measure_store(values)
         self._published_ms = now_ms
@@ -97,6 +101,20 @@ class SysTopics:
         values["publish/bytes/sent"] = str(counters.sent_payload_bytes)
         values["bytes/received"] = str(counters.bytes_received)
         values["bytes/sent"] = str(counters.bytes_sent)
+
+    def _measure_refusals(self, values: dict[str, str]) -> None:
+        refusals = self._refusals
+        counters = self._counters
+        for name, count in refusals.connections.items():
+            values[f"refused/connections/{name}"] = str(count)
+        values["refused/connections/evicted"] = str(refusals.evicted)
+        values["refused/connects"] = str(counters.refused_connections)
+        values["refused/publishes"] = str(counters.refused)
+        values["refused/protocol_errors"] = str(counters.protocol_errors)
+        values["clients/unauthenticated"] = str(refusals.unauthenticated)
+        values["logins/failed"] = str(refusals.failed_logins)
+        values["bans/count"] = str(refusals.banned)
+        values["bans/total"] = str(refusals.bans)
 
     def _measure_loads(self, values: dict[str, str], now_ms: int) -> None:
         counters = self._counters

@@ -135,6 +135,9 @@ class ListenerSettings(BaseModel):
     connections_max: int | None = Field(
         default=None, ge=0, le=100_000_000, description="Connections at a time. 0: no limit."
     )
+    connections_per_s: float | None = Field(
+        default=None, ge=0, le=1_000_000, description="As the setting of the whole broker."
+    )
     keep_alive_min_s: int | None = Field(
         default=None, ge=0, le=65_535, description="As the setting of the whole broker."
     )

@@ -9,6 +9,7 @@ from holdfast.config.authenticators import AuthenticatorSettings
 from holdfast.config.client_ids import ClientIdSettings
 from holdfast.config.listeners import ListenerSettings
 from holdfast.config.plugins import AuthorizerSettings
+from holdfast.config.overload import OverloadSettings
 from holdfast.config.values import (
     Addresses,
     DataDir,
@@ -30,11 +31,8 @@ LogPolicy = Literal["refuse", "drop_oldest"]
 SharedStrategy = Literal["round_robin", "least_in_flight", "sticky", "hash_client", "hash_topic"]
 
 
-class Settings(BaseModel):
-    """All settings of the broker, checked, in the order of the reference: by what they are about.
-
-    Units are in the names; see each description.
-    """
+class _Settings(BaseModel):
+    """All but those of ``config/overload.py``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -358,3 +356,10 @@ class Settings(BaseModel):
         """``allow_anonymous`` of a listener, or else of the broker; None if neither says so."""
         own = listener.allow_anonymous
         return self.allow_anonymous if own is None else own
+
+
+class Settings(OverloadSettings, _Settings):
+    """All settings of the broker, checked, in the order of the reference: by what they are about.
+
+    Units are in the names; see each description.
+    """

@@ -68,10 +68,11 @@ MakeLayer = Callable[[Arrival], asyncio.Protocol]
 class Gatekeeper(Protocol):
     """Says who may come in at all, before anything else is done for a connection."""
 
-    def enter(self, arrival: Arrival) -> bool:
+    def enter(self, arrival: Arrival, *, is_client: bool = True) -> bool:
         """Whether a connection that has just been accepted may stay.
 
-        Behind a proxy ``arrival.host`` is the proxy's here, and the client's in ``identified``.
+        It is no client's yet where it comes from a proxy: then ``arrival.host`` is the proxy's
+        here, and the client's in ``identified``.
         """
         ...
 

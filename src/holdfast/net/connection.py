@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from holdfast.broker.connection import Connection
     from holdfast.broker.listener_rules import ListenerRules
     from holdfast.net.driver import Driver
+    from holdfast.net.turned_away import TurnedAway
 
 WRITE_BUFFER_BYTES_MAX: Final = 256 * 1024  # above it a subscriber is not given more
 # That one connection brings to a turn. The event loop itself would go on to read 32 times as much
@@ -33,16 +34,18 @@ class NetConnection(asyncio.Protocol):
         "_is_paused",
         "arrival",
         "inbox",
+        "is_let_in",
         "peer",
         "rules",
         "transport",
     )
 
     def __init__(self, driver: "Driver", rules: "ListenerRules", arrival: Arrival) -> None:
-        self._driver = driver
+        self._driver: Driver | TurnedAway = driver
         self.rules = rules
         self.arrival = arrival
         self._is_paused = False
+        self.is_let_in = False  # as far as the gatekeeper knows
         self.inbox: list[bytes] = []
         self._inbox_bytes = 0
         self.transport: asyncio.Transport | None = None
@@ -53,6 +56,11 @@ class NetConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         self.arrival.settled()
         self._driver.opened(self)
+
+    def turn_away(self, turned_away: "TurnedAway", reason_code: int) -> None:
+        """Have it answered with a refusal; the driver has nothing to do with it."""
+        self._driver = turned_away
+        turned_away.take(self, reason_code)
 
     def data_received(self, data: bytes) -> None:
         if not self.inbox:

@@ -12,8 +12,9 @@ from functools import partial
 from typing import Final
 
 from holdfast.auth.interface import Authenticator
+from holdfast.broker.authentication import AuthReply, AuthStep
 from holdfast.broker.broker import Broker
-from holdfast.broker.connection import Connection
+from holdfast.broker.connection import CONNECTED, Connection
 from holdfast.broker.delivery import COUNT, ReadWanted
 from holdfast.broker.events import WARNING, Event
 from holdfast.broker.listener_rules import ListenerRules
@@ -21,6 +22,7 @@ from holdfast.errors import StoreError, StoreFull
 from holdfast.net.arrival import Arrival
 from holdfast.net.connection import NetConnection
 from holdfast.net.event_log import EventLog
+from holdfast.net.gatekeeper import Gatekeeper
 from holdfast.net.logins import Logins
 from holdfast.net.upkeep import Upkeep
 from holdfast.net.worker import Worker
@@ -52,7 +54,7 @@ class Driver:
     left is ``release``. ``clock_ms`` gives Unix time in milliseconds.
     ``authenticators`` are those of the listeners, by their names; a listener that has none lets
     anyone in. ``auth_threads`` is how many threads verify passwords and the like, 0 for as many as
-    suit this machine.
+    suit this machine. Without a ``gatekeeper`` any number of connections may come.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Driver:
         clock_ms: Callable[[], int],
         authenticators: Mapping[str, Authenticator] | None = None,
         auth_threads: int = 0,
+        gatekeeper: Gatekeeper | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._broker = broker
@@ -78,8 +81,11 @@ class Driver:
             authenticators={} if authenticators is None else authenticators,
             schedule=self._schedule,
             threads=auth_threads,
+            refused=self._login_refused,
         )
+        self._gatekeeper = gatekeeper
         self._event_log = EventLog()
+        self._log_timer: asyncio.TimerHandle | None = None
         self._connections: dict[int, NetConnection] = {}
         self._next_number = 1
         self._inputs: list[NetConnection] = []
@@ -130,9 +136,14 @@ class Driver:
         if self._is_stopped:
             connection.abort()  # accepted for this driver, and come when it had stopped
             return
+        arrival = connection.arrival
+        gatekeeper = self._gatekeeper
+        refusal = None if gatekeeper is None else gatekeeper.refusal(arrival)
+        if gatekeeper is not None and refusal is not None:
+            connection.turn_away(gatekeeper.turned_away, refusal.reason_code)
+            return
         number = self._next_number
         self._next_number += 1
-        arrival = connection.arrival
         self._broker.begin_turn(self._clock_ms())
         connection.peer = self._broker.connect(
             number, arrival.address, connection.rules, arrival.certificate
@@ -200,6 +211,7 @@ class Driver:
             self._logins.begin(steps)
         if events := broker.take_events():
             self._event_log.report(events, self._clock_ms())
+            self._await_end_of_burst()
         self._set_timer()
         if broker.needs_turn:
             self._schedule()
@@ -222,11 +234,20 @@ class Driver:
         for step, reply in self._logins.take_replies():
             broker.auth_done(step, reply)
 
+    def _login_refused(self, step: AuthStep, reply: AuthReply) -> None:
+        """Count a failed login at its address."""
+        if self._gatekeeper is not None:
+            host = _host_of(step.request.address)
+            self._gatekeeper.login_refused(host, reply.reason_code)
+
     def _take_input(self) -> None:
         broker = self._broker
         inputs, self._inputs = self._inputs, []
         for connection in inputs:
-            broker.receive(_peer(connection), connection.take_input())
+            data = connection.take_input()
+            if not connection.is_let_in and self._gatekeeper is not None:
+                self._gatekeeper.received(connection.arrival, len(data))
+            broker.receive(_peer(connection), data)
         until_s = time.monotonic() + MORE_INPUT_S
         while broker.go_on() and time.monotonic() < until_s:
             pass
@@ -244,6 +265,20 @@ class Driver:
                 broker.closed(peer)
                 del self._connections[peer.number]
                 self._paused.discard(connection)
+
+        for peer in broker.take_arrivals():
+            self._arrived(peer)
+
+    def _arrived(self, peer: Connection) -> None:
+        """The CONNECT of a connection has come, or it has been let in."""
+        found = self._connections.get(peer.number)
+        if found is None or self._gatekeeper is None:
+            return
+        if peer.state == CONNECTED:
+            found.is_let_in = True
+            self._gatekeeper.let_in(found.arrival)
+        else:
+            self._gatekeeper.asked(found.arrival)
 
     def _write(self) -> None:
         for peer in self._broker.take_ready():
@@ -340,6 +375,18 @@ class Driver:
         self._now_ms = now_ms
         return missed_ms
 
+    def _await_end_of_burst(self) -> None:
+        """See to it that the log tells what was left out, whether or not more comes."""
+        next_ms = self._event_log.next_ms
+        if self._log_timer is None and next_ms >= 0:
+            delay_s = max(next_ms - self._clock_ms(), 0) / 1000
+            self._log_timer = self._loop.call_later(delay_s, self._end_bursts)
+
+    def _end_bursts(self) -> None:
+        self._log_timer = None
+        self._event_log.end_bursts(self._clock_ms())
+        self._await_end_of_burst()
+
     def _timer_fired(self) -> None:
         self._timer = None
         self._timer_ms = -1
@@ -385,8 +432,9 @@ class Driver:
     def _leave(self) -> None:
         """Wait for nothing more that may take its time."""
         self._upkeep.stop()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._log_timer):
+            if timer is not None:
+                timer.cancel()
         self._logins.leave()
 
     def release(self) -> None:
@@ -409,3 +457,8 @@ def _farewell(error: StoreError) -> tuple[int, str]:
 def _peer(connection: NetConnection) -> Connection:
     assert connection.peer is not None
     return connection.peer
+
+
+def _host_of(address: str) -> str:
+    """An address without its port."""
+    return address.rpartition(":")[0].strip("[]")

@@ -4,47 +4,50 @@ from typing import Final, final
 
 from holdfast.broker.events import INFO, WARNING, Event
 from holdfast.logs import get_logger
+from holdfast.net.bursts import Bursts
 
-# Any client can cause an event with each packet of a few bytes, and a line has some 150.
-EVENTS_MAX: Final = 1000  # in one interval; more than an operator can read
-INTERVAL_MS: Final = 10_000
+# Any client can cause an event with each packet of a few bytes, and a line has some 150. With these
+# two, and a line for the end of each burst, there are 50 lines a second at most.
+LINES_MAX: Final = 50  # of one kind within 10 s: enough to see who it is
+ALL_LINES_MAX: Final = 400  # of all kinds
 
 _log = get_logger(__name__)
 
 
 @final
 class EventLog:
-    """Writes events to the log. Those for debugging are not bounded: whoever asks wants them."""
+    """Writes events to the log. Those for debugging are not bounded: whoever asks wants them.
+
+    ``end_bursts`` is to be called at ``next_ms``, whatever comes until then.
+    """
 
     def __init__(self) -> None:
-        self._interval_from_ms = 0
-        self._written = 0  # in this interval
-        self._left_out = 0
+        self._bursts = Bursts(LINES_MAX, ALL_LINES_MAX)
+
+    @property
+    def next_ms(self) -> int:
+        """When a burst is over, -1 if there is none."""
+        next_s = self._bursts.next_s
+        return -1 if next_s is None else int(next_s * 1000) + 1
 
     def report(self, events: list[Event], now_ms: int) -> None:
         """Write events at this time, which may be earlier than before, as far as there is room."""
+        now_s = now_ms / 1000
+        if self._bursts.next_s is not None:
+            self._end_bursts(now_s)
         for event in events:
-            if event.level < INFO or self._has_room(now_ms):
+            if event.level < INFO or self._bursts.note(
+                event.text, event.level, _host(event.address), now_s
+            ):
                 _write(event)
 
-    def _has_room(self, now_ms: int) -> bool:
-        if not 0 <= now_ms - self._interval_from_ms < INTERVAL_MS:
-            if self._left_out > 0:
-                _log.warning(f"lines about clients left out: {self._left_out}")
-            self._interval_from_ms = now_ms
-            self._written = 0
-            self._left_out = 0
-        if self._written < EVENTS_MAX:
-            self._written += 1
-            return True
-        if self._left_out == 0:
-            rest_s = (self._interval_from_ms + INTERVAL_MS - now_ms + 999) // 1000
-            _log.warning(
-                f"{EVENTS_MAX} lines about clients within {INTERVAL_MS // 1000} s: "
-                f"further ones are left out for {rest_s} s"
-            )
-        self._left_out += 1
-        return False
+    def end_bursts(self, now_ms: int) -> None:
+        """Write how many were left out of the bursts that are over."""
+        self._end_bursts(now_ms / 1000)
+
+    def _end_bursts(self, now_s: float) -> None:
+        for burst in self._bursts.over(now_s):
+            (_log.warning if burst.level >= WARNING else _log.info)(burst.summary)
 
 
 def _write(event: Event) -> None:
@@ -58,3 +61,8 @@ def _write(event: Event) -> None:
     else:
         report = _log.info if event.level >= INFO else _log.debug
     report(event.text, **fields, address=event.address)
+
+
+def _host(address: str) -> str:
+    """An address without its port."""
+    return address.rpartition(":")[0]

@@ -47,7 +47,7 @@ class Listener:
         self.settings: Final = settings
         self.addresses: list[Address] = []
         self.connections = 0
-        self.refused_full = 0  # at the limit of connections, or by the gatekeeper
+        self.refused_full = 0  # by the gatekeeper
         self.refused_unfit = 0  # for what they sent: no PROXY header, no handshake
         self._make_upper: MakeLayer = make_connection  # above TLS
         if settings.websocket is not None:
@@ -115,18 +115,9 @@ class Listener:
     def enter(self, transport: asyncio.Transport) -> Arrival | None:
         """Count a connection in, or None if it is not let in."""
         arrival = Arrival(self.settings.title, transport, self._arriving.discard, self._left)
-        limit = self.settings.connections_max or 0
-        if 0 < limit <= self.connections:
-            self.refused_full += 1
-            self._bursts.warning(
-                "full",
-                "connections are refused: the listener has all it may have",
-                listener=self.settings.title,
-                connections_max=limit,
-                address=arrival.address,
-            )
-            return None
-        if self._gatekeeper is not None and not self._gatekeeper.enter(arrival):
+        gatekeeper = self._gatekeeper
+        is_client = self._proxies is None
+        if gatekeeper is not None and not gatekeeper.enter(arrival, is_client=is_client):
             self.refused_full += 1
             return None
         self.connections += 1

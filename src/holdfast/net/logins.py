@@ -21,6 +21,9 @@ RENEWALS_IN_ONE: Final = 64  # so many are asked in one job: logins come between
 FAILURE_INTERVAL_S: Final = 10.0  # between two lines about an authenticator that fails
 RENEWALS: Final = "renewals"  # in the place of the address
 
+# The reply for a client that has gone: what nobody waits for costs no work, and is no failed login.
+_NOT_ASKED: Final = refuse()
+
 _log = get_logger(__name__)
 
 # Told of each client that was refused, with its step.
@@ -125,7 +128,8 @@ class Logins:
                 reply = self._trouble(step, reply)
             elif not isinstance(reply, AuthReply):
                 reply = self._trouble(step, TypeError(f"expected an AuthReply, got {reply!r}"))
-            if reply.kind == REFUSE and step.exchange is not None and self._refused is not None:
+            is_refusal = reply.kind == REFUSE and reply is not _NOT_ASKED
+            if is_refusal and step.exchange is not None and self._refused is not None:
                 self._refused(step, reply)
             self._replies.append((step, reply))
         self._schedule()
@@ -200,7 +204,7 @@ def _advance(asked: list[tuple[AuthStep, _Walk]]) -> _Results:
 
 def _answer(step: AuthStep, walk: _Walk) -> AuthReply | Exception | None:
     if step.connection.is_closing:
-        return refuse()  # Its client has gone: what nobody waits for costs no work.
+        return _NOT_ASKED
     try:
         return walk.advance()
     # Whatever a plug-in raises ends one login, and is reported.

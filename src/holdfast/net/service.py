@@ -18,6 +18,7 @@ from holdfast.logs import get_logger
 from holdfast.net.arrival import Arrival
 from holdfast.net.connection import NetConnection
 from holdfast.net.driver import Driver
+from holdfast.net.gatekeeper import Gatekeeper
 from holdfast.net.worker import Worker
 from holdfast.protocol.reason_codes import SERVER_UNAVAILABLE
 from holdfast.store.interface import Store
@@ -46,8 +47,8 @@ class Service:
     of the disk. A stand-in refuses every client while ``reopen`` is tried on a thread of its own,
     until it gives a store that works. Without ``reopen`` such a failure ends the service, and
     where it ``is_strict`` a damaged store does. A defect ends it in any case. ``make_broker``
-    loads a store at a time, on that thread too. ``authenticators`` and
-    ``auth_threads``: see ``Driver``.
+    loads a store at a time, on that thread too. For ``authenticators``, ``auth_threads`` and
+    ``gatekeeper`` see ``Driver``.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Service:
         clock_ms: Callable[[], int],
         authenticators: Mapping[str, Authenticator],
         auth_threads: int = 0,
+        gatekeeper: Gatekeeper | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._make_broker = make_broker
@@ -68,6 +70,7 @@ class Service:
         self._clock_ms = clock_ms
         self._authenticators = authenticators
         self._auth_threads = auth_threads
+        self._gatekeeper = gatekeeper
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._error: BaseException | None = None
         self._store_failed: asyncio.Future[StoreError] = self._loop.create_future()
@@ -124,6 +127,7 @@ class Service:
             clock_ms=self._clock_ms,
             authenticators=self._authenticators,
             auth_threads=self._auth_threads,
+            gatekeeper=self._gatekeeper,
         )
 
     def _failed(self, error: BaseException) -> None:
@@ -145,7 +149,13 @@ class Service:
         """A driver that refuses every client, and cannot fail but by a defect."""
         limits = Limits(redirect_code=SERVER_UNAVAILABLE, redirect_detail=UNAVAILABLE)
         broker = Broker(limits, Snapshot(), self._clock_ms(), instance="", version="")
-        return Driver(broker=broker, store=MemoryStore(), failed=self.end, clock_ms=self._clock_ms)
+        return Driver(
+            broker=broker,
+            store=MemoryStore(),
+            failed=self.end,
+            clock_ms=self._clock_ms,
+            gatekeeper=self._gatekeeper,
+        )
 
     # --- recovery
 
