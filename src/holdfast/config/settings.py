@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from holdfast.config.authenticators import AuthenticatorSettings
 from holdfast.config.client_ids import ClientIdSettings
 from holdfast.config.listeners import ListenerSettings
-from holdfast.config.plugins import AuthorizerSettings
 from holdfast.config.overload import OverloadSettings
+from holdfast.config.plugins import AuthorizerSettings
 from holdfast.config.values import (
     Addresses,
     DataDir,

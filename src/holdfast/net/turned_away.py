@@ -35,6 +35,11 @@ class TurnedAway:
         self._codes: dict[NetConnection, int] = {}
         self._heads: dict[NetConnection, bytes] = {}
 
+    @property
+    def is_stopping(self) -> bool:
+        """Never: who is turned away here is so for a limit."""
+        return False
+
     def has_room(self) -> bool:
         """Whether one more may be told; then it counts until ``left``."""
         if self._count >= AT_A_TIME_MAX or not self._bucket.take(self._clock_s()):
