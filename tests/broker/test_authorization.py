@@ -622,3 +622,23 @@ def test_a_group_waits_when_too_much_is_put_aside() -> None:
     set_rules(world, "m1", "allow all #")
     assert acknowledged(member) == [*map(str, range(WITHHELD_MAX + 10)), "a"]
     assert group.withheld == []
+
+
+@Strategies
+def test_what_is_too_large_for_one_member_is_not_for_another_without_the_right(
+    strategy: int,
+) -> None:
+    world = new_world(
+        {"m1": "allow all #", "m2": "deny receive a; allow all #"}, shared_strategy=strategy
+    )
+    publisher = world.hello("p")
+    first = world.hello("m1", maximum_packet_size=100)
+    set_rules(world, "m2", "allow all #")
+    second = world.hello("m2")
+    for member in (first, second):
+        member.subscribe("$share/g/#", 1)
+    set_rules(world, "m2", "deny receive a; allow all #")
+    publisher.publish("a", "x" * 200, 1, 1)
+    publisher.publish("a", "y", 1, 2)
+    assert payloads(first) == ["y"]
+    assert payloads(second) == []

@@ -52,4 +52,5 @@ class Granting:
             return refuse()
         text = self.rules.get(request.client_id)
         granted = None if text is None else permissions(text)
-        return grant(identity=Identity(request.user_name), permissions=granted)
+        identity = Identity(request.user_name) if request.renewed is None else request.renewed
+        return grant(identity=identity, permissions=granted)

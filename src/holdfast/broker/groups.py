@@ -431,7 +431,6 @@ class Groups:
         if group.queueing == 0 or is_for_anyone(group.online, message):
             return False
         group.withheld.append(lsn)
-        self._commits.touch_group(group)
         return True
 
     def permissions_changed(self, session: Session) -> None:
