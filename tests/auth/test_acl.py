@@ -223,6 +223,16 @@ def test_a_rule_says_what_it_is_in_one_line() -> None:
     assert next(rule.name for rule in parse_acl(FILE).rules) == "rule 1 (line 9)"
 
 
+def test_clients_share_the_rules_without_placeholders() -> None:
+    """Rules are many, and connections too."""
+    acl = parse_acl(one_rule("a/#") + one_rule("b/%c"))
+    first, second = (
+        permissions_of(acl.rules_for(Subject(name)), Subject(name)).rules for name in ("x", "y")
+    )
+    assert first[0] is second[0]
+    assert [rule.topic_filter for rule in (first[1], second[1])] == ["b/x", "b/y"]
+
+
 class Other:
     """An authorizer beside the file."""
 

@@ -65,6 +65,11 @@ class TopicTemplate:
             raise ConfigError(error.detail) from None
         return cls(text, levels)
 
+    @property
+    def has_placeholders(self) -> bool:
+        """Whether it stands for different filters for different clients, or is not as written."""
+        return "%" in self.text
+
     def filters(self, subject: Subject, *, is_allowed: bool) -> list[str]:
         """The filters that it stands for.
 
@@ -110,6 +115,10 @@ class AccessRule:
     roles: tuple[str, ...] | None = None
     clients: tuple[str, ...] | None = None
     listeners: tuple[str, ...] | None = None
+    # What topics without placeholders become, by their index: all clients share it.
+    _shared: dict[int, Rule] = field(
+        init=False, default_factory=dict, compare=False, hash=False, repr=False
+    )
 
     @property
     def text(self) -> str:
@@ -141,11 +150,20 @@ class AccessRule:
         actions = 0
         for action in self.actions:
             actions |= ACTIONS[action]
-        return [
-            Rule(self.is_allowed, actions, topic_filter, self.name)
-            for topic in self.topics
-            for topic_filter in topic.filters(subject, is_allowed=self.is_allowed)
-        ]
+        rules: list[Rule] = []
+        for index, topic in enumerate(self.topics):
+            if topic.has_placeholders:
+                rules += [
+                    Rule(self.is_allowed, actions, topic_filter, self.name)
+                    for topic_filter in topic.filters(subject, is_allowed=self.is_allowed)
+                ]
+                continue
+            shared = self._shared.get(index)
+            if shared is None:
+                shared = Rule(self.is_allowed, actions, topic.text, self.name)
+                self._shared[index] = shared
+            rules.append(shared)
+        return rules
 
 
 def _parts(level: str) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ CACHED_CHARACTERS_MAX: Final = 256  # of such a topic
 # Steps of finding out about one filter; one that takes more is not found to be allowed.
 STEPS_MAX: Final = 2000
 DEPTH_MAX: Final = 32
+LEVELS_OF_A_STEP: Final = 256
 
 
 @final
@@ -171,13 +172,14 @@ class Permissions:
         such a part, the one that decides last. A part of which it would take too long to tell is
         taken for one as well.
         """
+        cost = 1 + len(wanted) // LEVELS_OF_A_STEP
         same: list[list[str]] = []
         last = NO_RULE
         for index in range(end):
             rule = self.rules[index]
             if rule.actions & mask == 0:
                 continue
-            self._steps += 1
+            self._steps += cost
             if rule.is_allowed == is_allowed:
                 same.append(rule.levels)
                 if covers(rule.levels, wanted):
