@@ -62,7 +62,6 @@ def told(world: World) -> list[str]:
 # Publishing.
 
 
-@pytest.mark.spec("MQTT5-3.3.5-2")
 @pytest.mark.parametrize(("qos", "answer"), [(1, "PUBACK #7 0x87"), (2, "PUBREC #7 0x87")])
 def test_a_denied_publish_is_answered_with_0x87(qos: int, answer: str) -> None:
     world = new_world({"c": "allow publish mine/#"})
@@ -184,6 +183,7 @@ def test_what_is_denied_is_told_once_in_a_time() -> None:
 # Wills.
 
 
+@pytest.mark.spec("MQTT5-3.1.4-2")
 @pytest.mark.parametrize("version", [4, 5])
 def test_a_will_that_is_not_allowed_is_refused_at_connect(version: int) -> None:
     world = new_world({"c": "deny retain #; allow publish mine/#"})
