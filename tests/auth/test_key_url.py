@@ -1,6 +1,7 @@
 """Keys from a URL: fetched, kept, fetched again, and not asked for more than is due."""
 
 import logging
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,6 +9,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+import trustme
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from holdfast.auth.key_url import ANSWER_BYTES_MAX, KeyUrl
@@ -15,12 +17,14 @@ from holdfast.auth.link import Answer
 from holdfast.auth.tokens import TokenLink
 from holdfast.broker.authentication import GRANT, AuthReply, AuthRequest
 from holdfast.config.authenticators import JwtSettings
+from holdfast.errors import ConfigError
 from tests.support.key_server import KeyServer, Respond, answer
 from tests.support.tokens import Private, jwk, jwks, token
 
 FIRST, SECOND = (ed25519.Ed25519PrivateKey.generate() for _ in range(2))
 LONG_S = 3600.0
 SHORT_S = 0.01
+RIGHT = jwks(jwk(FIRST, "first"))
 
 
 @pytest.fixture
@@ -66,6 +70,7 @@ def test_keys_are_fetched_at_the_start_and_waited_for(server: KeyServer, make: M
     keys.missed()
     assert names(keys) == ["first"]
     assert keys.version == 1
+    server.await_requests(1)
     (headers,) = server.requests
     assert headers["User-Agent"].startswith("holdfast/")
     assert "Authorization" not in headers
@@ -86,6 +91,7 @@ def test_names_that_nobody_knows_cause_no_further_requests(server: KeyServer, ma
     keys.missed()
     for _ in range(100):
         keys.missed()
+    server.await_requests(1)
     assert len(server.requests) == 1
 
 
@@ -112,6 +118,7 @@ def test_one_fetch_serves_all_who_wait(server: KeyServer, make: Make) -> None:
     for thread in waiting:
         thread.join()
     assert names(keys) == ["first"]
+    server.await_requests(1)
     assert len(server.requests) == 1
 
 
@@ -137,11 +144,17 @@ def hang_up(handler: BaseHTTPRequestHandler) -> None:
     handler.close_connection = True
 
 
+def headers_without_end(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    try:
+        while True:
+            handler.wfile.write(b"A: b\r\n")
+    except OSError:
+        pass
+
+
 def nonsense(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n")
-
-
-RIGHT = jwks(jwk(FIRST, "first"))
 
 
 @pytest.mark.parametrize(
@@ -165,9 +178,10 @@ RIGHT = jwks(jwk(FIRST, "first"))
             f"expected at most {ANSWER_BYTES_MAX} bytes",
         ),
         (pour, f"expected at most {ANSWER_BYTES_MAX} bytes"),
-        (cut_short, "ProtocolError: ('Connection broken: IncompleteRead"),
-        (hang_up, "ProtocolError"),
-        (nonsense, "ProtocolError"),
+        (cut_short, "expected the whole answer, a part of it came"),
+        (hang_up, "RemoteDisconnected"),
+        (nonsense, "expected an answer of HTTP, something else came"),
+        (headers_without_end, "expected an answer of HTTP, something else came"),
     ],
 )
 def test_keys_stay_while_the_url_fails_and_one_line_says_so(
@@ -206,6 +220,86 @@ def test_nobody_is_kept_waiting_by_a_url_that_never_answers(server: KeyServer, m
     assert names(keys) == []
     assert not keys.has_any
     may_answer.set()
+
+
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\nA: ", b"HTTP/1.1 200 OK\r\n\r\n", b"HT"])
+def test_an_answer_that_is_dragged_out_has_an_end(
+    server: KeyServer, make: Make, caplog: pytest.LogCaptureFixture, begin: bytes
+) -> None:
+    """A byte now and then never lets a single wait time out."""
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        try:
+            handler.wfile.write(begin)
+            while not server.is_stopping.wait(0.02):
+                handler.wfile.write(b"x")
+        except OSError:
+            pass
+
+    server.respond = drip
+    keys = make(timeout_s=0.3)
+    server.await_requests(1)  # which has ended, because the client has closed
+    keys.missed()
+    assert not keys.has_any
+    (record,) = caplog.records
+    assert record.__dict__["fields"]["error"] == "expected an answer within 0.3 s"
+
+
+AUTHORITY = trustme.CA()
+
+
+@pytest.fixture
+def secure() -> Iterator[KeyServer]:
+    """A server with a certificate of ``AUTHORITY``."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
+    with KeyServer(RIGHT, context) as server:
+        yield server
+
+
+def test_keys_come_over_tls_from_a_server_that_is_trusted(
+    secure: KeyServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "ca.pem"
+    AUTHORITY.cert_pem.write_to_path(str(file))
+    link = link_to(secure, jwks_ca_file=file)
+    assert link.files == (file,)
+    assert granted(shown(link, FIRST, "first"))
+    file.write_text("nonsense")
+    with pytest.raises(ConfigError, match=r"ca\.pem: expected certificates in PEM"):
+        link.reload()
+    assert granted(shown(link, FIRST, "first"))
+    link.close()
+
+
+@pytest.mark.parametrize("authority", [None, trustme.CA()])
+def test_a_server_that_is_not_trusted_gives_no_keys(
+    secure: KeyServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    authority: trustme.CA | None,
+) -> None:
+    values: dict[str, object] = {}
+    if authority is not None:
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        values["jwks_ca_file"] = tmp_path / "ca.pem"
+    link = link_to(secure, **values)
+    assert refusal(shown(link, FIRST, "first"))[0] == 0x88
+    link.close()
+    assert secure.requests == []
+    (record,) = caplog.records
+    assert record.__dict__["fields"]["error"].startswith("its certificate is not trusted: ")
+
+
+def test_a_certificate_for_another_name_is_not_trusted(
+    secure: KeyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    AUTHORITY.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    other = secure.url.replace("127.0.0.1", "localhost")
+    link = link_to(secure, jwks_url=other, jwks_ca_file=tmp_path / "ca.pem")
+    assert refusal(shown(link, FIRST, "first"))[0] == 0x88
+    link.close()
+    assert "Hostname mismatch" in caplog.records[0].__dict__["fields"]["error"]
 
 
 def test_a_server_that_is_not_there_is_no_end(caplog: pytest.LogCaptureFixture) -> None:

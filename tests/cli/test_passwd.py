@@ -79,6 +79,28 @@ def test_verifiers_for_scram_follow_the_password(tmp_path: Path) -> None:
     assert (tmp_path / "p").read_text().count("scram-decoy-key") == 1
 
 
+def test_a_name_that_scram_could_not_use_is_refused_before_the_broker_sees_it(
+    tmp_path: Path,
+) -> None:
+    batch(tmp_path, "IX", "--scram")
+    for name, complaint in {
+        "\u2168": "users 'IX' and '\u2168': expected names that differ after SASLprep",
+        "\u0627a": "user '\u0627a': expected a name that SASLprep allows",
+    }.items():
+        done = subprocess.run(
+            [COMMAND, "passwd", "p", name, "--scram", "--batch"],
+            cwd=tmp_path,
+            input=b"secret\n",
+            capture_output=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert complaint in done.stderr.decode()
+    assert set(read_password_file(tmp_path / "p")) == {"IX"}
+    batch(tmp_path, "\u2168")  # by password alone it is another name
+
+
 def test_the_password_is_asked_for_twice_and_not_shown(tmp_path: Path) -> None:
     typed = ["hunter2", "hunter3", "", "hunter2", "hunter2"]
     code, shown = on_terminal(tmp_path, "passwd", "p", "ada", typed=typed)

@@ -1,5 +1,7 @@
 """An HTTP server for keys on a free port of 127.0.0.1, which can be told to answer otherwise."""
 
+import ssl
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,13 +11,22 @@ from typing import Self
 Respond = Callable[[BaseHTTPRequestHandler], None]
 
 
-class KeyServer:
-    """Answers every GET with ``content``, or as ``respond`` has it."""
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
 
-    def __init__(self, content: bytes = b"") -> None:
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up, or does not trust us, is what some tests are about."""
+        assert isinstance(sys.exc_info()[1], OSError)
+
+
+class KeyServer:
+    """Answers every GET with ``content``, or as ``respond`` has it; ``tls`` makes it https."""
+
+    def __init__(self, content: bytes = b"", tls: ssl.SSLContext | None = None) -> None:
         self.content = content
         self.respond: Respond | None = None
         self.requests: list[dict[str, str]] = []  # their headers
+        self.is_stopping = threading.Event()
         self._counted = threading.Condition()
         owner = self
 
@@ -26,13 +37,19 @@ class KeyServer:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._scheme = "http"
+        if tls is not None:
+            self._scheme = "https"
+            # The handshake is made by the thread that answers, when it reads first.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/keys?token=secret-of-the-path"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}/keys?token=secret-of-the-path"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -44,6 +61,7 @@ class KeyServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.is_stopping.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

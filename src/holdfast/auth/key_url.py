@@ -4,6 +4,7 @@ Whoever serves the keys is trusted to name them, and not trusted to answer: each
 a size and no redirects.
 """
 
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -11,22 +12,15 @@ from pathlib import Path
 from typing import Final, final
 from urllib.parse import urlsplit
 
-import urllib3
-
-from holdfast import __version__
+from holdfast.auth.fetching import FetchFailed, fetch
 from holdfast.auth.token_keys import KeySet, jwks_keys
 from holdfast.errors import ConfigError
 from holdfast.logs import get_logger
 
 ANSWER_BYTES_MAX: Final = 512 * 1024
 WAIT_S_MAX: Final = 2.0  # of a login for keys that are being fetched
-_CHUNK_BYTES: Final = 16 * 1024
 
 _log = get_logger(__name__)
-
-
-class _FetchFailed(Exception):
-    """Says why in words for the log; the URL itself may have a secret in it."""
 
 
 @final
@@ -53,13 +47,8 @@ class KeyUrl:
         self._refresh_s = refresh_s
         self._retry_s = retry_s
         self._clock_s = clock_s
-        self._pool = urllib3.PoolManager(
-            num_pools=1,
-            maxsize=1,
-            retries=False,
-            timeout=urllib3.Timeout(connect=timeout_s, read=timeout_s),
-            ca_certs=None if ca_file is None else str(ca_file),
-        )
+        self._ca_file = ca_file
+        self._context: ssl.SSLContext | None = None
         self._state = threading.Condition()
         self._keys = KeySet()
         self._version = 0  # counts the changes of the keys
@@ -87,8 +76,13 @@ class KeyUrl:
         return self._version > 0
 
     def start(self) -> None:
-        """Begin to fetch, now; if it has begun, fetch anew."""
+        """Begin to fetch, now; if it has begun, fetch anew.
+
+        Raises ConfigError if the file of certificates cannot be used.
+        """
+        context = self._trust()
         with self._state:
+            self._context = context
             self._is_wanted = True
             self._state.notify_all()
             if self._thread is None and not self._is_closed:
@@ -98,6 +92,16 @@ class KeyUrl:
                 )
                 self._is_fetching = True
                 self._thread.start()
+
+    def _trust(self) -> ssl.SSLContext | None:
+        if not self._url.startswith("https:"):
+            return None
+        try:
+            return ssl.create_default_context(cafile=self._ca_file)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._ca_file}: expected certificates in PEM: {error.strerror or error}"
+            ) from None
 
     def close(self) -> None:
         """Fetch nothing more, without waiting for what is under way."""
@@ -144,7 +148,7 @@ class KeyUrl:
         """Fetch once. One line tells of the first failure in a row, one of its end."""
         try:
             keys = KeySet(jwks_keys(self._fetch(), allows_secrets=False))
-        except (_FetchFailed, ConfigError) as error:
+        except (FetchFailed, ConfigError) as error:
             if not self._has_failed:
                 _log.error(
                     "the keys of tokens cannot be fetched, those that are known stay",
@@ -169,40 +173,13 @@ class KeyUrl:
             _log.info("the keys of tokens have changed", host=self._host, keys=len(keys.keys))
 
     def _fetch(self) -> bytes:
-        until_s = time.monotonic() + self._timeout_s
-        try:
-            response = self._pool.request(
-                "GET",
-                self._url,
-                headers={
-                    "Accept": "application/jwk-set+json, application/json",
-                    "Accept-Encoding": "identity",
-                    "User-Agent": f"holdfast/{__version__}",
-                },
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
-            try:
-                if response.status != 200:
-                    raise _FetchFailed(f"expected HTTP status 200, {response.status} came")
-                return self._read(response, until_s)
-            finally:
-                response.close()
-        except urllib3.exceptions.HTTPError as error:
-            # Its text names the host and the reason, not the path.
-            raise _FetchFailed(f"{type(error).__name__}: {error}") from None
-
-    def _read(self, response: urllib3.BaseHTTPResponse, until_s: float) -> bytes:
-        """The body; each read has its own timeout, and all of them one together."""
-        body = bytearray()
-        while chunk := response.read1(_CHUNK_BYTES):
-            body += chunk
-            if len(body) > ANSWER_BYTES_MAX:
-                raise _FetchFailed(f"expected at most {ANSWER_BYTES_MAX} bytes, more came")
-            if time.monotonic() > until_s:
-                raise _FetchFailed(f"expected an answer within {self._timeout_s} s")
-        return bytes(body)
+        return fetch(
+            self._url,
+            timeout_s=self._timeout_s,
+            bytes_max=ANSWER_BYTES_MAX,
+            context=self._context,
+            accept="application/jwk-set+json, application/json",
+        )
 
 
 def _described(keys: KeySet) -> frozenset[tuple[str | None, str, frozenset[str]]]:

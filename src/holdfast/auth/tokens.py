@@ -97,7 +97,13 @@ class TokenLink(Link):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files with keys."""
+        """The files with keys, and the one with certificates for the URL."""
+        settings = self._settings
+        ca_file = None if self._url is None else settings.jwks_ca_file
+        return (*self._key_files, *(() if ca_file is None else (ca_file,)))
+
+    @property
+    def _key_files(self) -> tuple[Path, ...]:
         settings = self._settings
         files = (settings.secret_file, settings.public_key_file, settings.jwks_file)
         return tuple(file for file in files if file is not None)
@@ -108,11 +114,11 @@ class TokenLink(Link):
         if keys and not any(key.algorithms & self._algorithms for key in keys):
             names = ", ".join(self._settings.algorithms)
             raise ConfigError(f"{self.name}: expected a key for one of {names}, there is none")
+        if self._url is not None:
+            self._url.start()
         with self._lock:
             self._file_keys = keys
             self._merge()
-        if self._url is not None:
-            self._url.start()
 
     def has_news(self) -> bool:
         """Whether the keys of the URL are others than at the last such question."""
@@ -241,7 +247,7 @@ class TokenLink(Link):
     def _read_files(self) -> list[Key]:
         settings = self._settings
         keys: list[Key] = []
-        for file in self.files:
+        for file in self._key_files:
             try:
                 content = _read(file)
                 if file == settings.secret_file:

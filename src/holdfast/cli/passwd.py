@@ -88,7 +88,7 @@ def _set(file: Path, user: str, wanted: list[str], is_batch: bool) -> str:
     # Here and not above: no other command waits for them.
     from holdfast.auth.password_edit import editing, read_for_edit, with_user, write
     from holdfast.auth.passwords import new_hash
-    from holdfast.auth.verifiers import new_decoy_line, new_verifier
+    from holdfast.auth.verifiers import Verifiers, new_decoy_line, new_verifier
 
     read_for_edit(file)  # Whoever types a password should not hear of a wrong file after that.
     password = _from_standard_input() if is_batch else _from_terminal()
@@ -104,7 +104,11 @@ def _set(file: Path, user: str, wanted: list[str], is_batch: bool) -> str:
         if verifiers and DECOY_KEY not in text:
             # One for the file, so that all brokers that have it agree on who there might be.
             text = f"{new_decoy_line()}\n{text}"
-        write(file, with_user(text, user, [hash_, *verifiers]))
+        text = with_user(text, user, [hash_, *verifiers])
+        if verifiers:
+            # Raises for a name that SCRAM cannot tell from another one, or does not allow.
+            Verifiers(parse(text, str(file)), b"")
+        write(file, text)
     kinds = ", ".join(["argon2id", *mechanisms])
     return f"{file}: {user} {'added' if before is None else 'changed'} ({kinds})"
 
