@@ -15,6 +15,7 @@ from scramp import (  # type: ignore[import-untyped]  # it has no types
     ScramMechanism,
 )
 from scramp.core import ScramServer  # type: ignore[import-untyped]  # as above
+from scramp.utils import ServerError  # type: ignore[import-untyped]  # as above
 
 from holdfast.auth.link import NOT_MINE, Answer, Link
 from holdfast.auth.verifiers import METHODS, NAME_BYTES_MAX, Verifiers, prepared, read_verifiers
@@ -30,6 +31,7 @@ MESSAGE_BYTES_MAX: Final = 2 * NAME_BYTES_MAX
 # and not 0x86, which is about the user name and password of CONNECT, and which no DISCONNECT after
 # a later authentication could carry.
 REFUSAL: Final = "the SCRAM authentication has failed"
+MALFORMED: Final = "malformed message"
 
 
 @final
@@ -87,7 +89,7 @@ class ScramLink(Link):
             return NOT_MINE
         message = _message(request.data)
         if message is None:
-            return _failed()
+            return _failed(MALFORMED)
         if request.state is None:
             return self._first(request.method, request.user_name, message)
         assert isinstance(request.state, _Exchange)
@@ -100,7 +102,7 @@ class ScramLink(Link):
         if method in self._methods and identity.user_name is not None:
             found = self._verifiers.find(method, prepared(identity.user_name))
         if found is None or not hmac.compare_digest(found[1].mark, mark):
-            return refuse(NOT_AUTHORIZED, "the user or the password is not the same any more")
+            return refuse(NOT_AUTHORIZED, detail="the user or the password is another now")
         return grant(identity=identity)
 
     def _first(self, method: str, connect_name: str | None, message: str) -> AuthReply:
@@ -123,7 +125,7 @@ class ScramLink(Link):
             server.set_client_first(message)
             challenge: str = server.get_server_first()
         except ScramException:
-            return _failed()
+            return _failed(MALFORMED)
         if connect_name is not None and not _is_form_of(connect_name, exchange.form):
             return refuse(NOT_AUTHORIZED, "expected the user name that was given before")
         exchange.server = server
@@ -136,10 +138,13 @@ def _last(exchange: _Exchange, message: str) -> AuthReply:
     try:
         server.set_client_final(message)
         proof: str = server.get_server_final()
-    except ScramException:
-        return _failed()
+    except ScramException as error:
+        if error.server_error != ServerError.INVALID_PROOF:
+            return _failed(MALFORMED)
+        is_known = exchange.user_name is not None
+        return _failed("wrong password" if is_known else "no such user with this method")
     if exchange.user_name is None:
-        return _failed()
+        return _failed("no such user with this method")
     return grant(proof.encode("ascii"), identity=Identity(exchange.user_name, mark=exchange.mark))
 
 
@@ -163,5 +168,5 @@ def _is_form_of(name: str, form: str) -> bool:
         return False
 
 
-def _failed() -> AuthReply:
-    return refuse(NOT_AUTHORIZED, REFUSAL)
+def _failed(detail: str) -> AuthReply:
+    return refuse(NOT_AUTHORIZED, REFUSAL, detail)
