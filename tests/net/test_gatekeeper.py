@@ -223,3 +223,31 @@ def test_a_port_that_is_only_scanned_costs_nothing(broker: BrokerProcess) -> Non
     for _ in range(50):
         socket.create_connection(("127.0.0.1", broker.port)).close()
     eventually(lambda: broker.open_files() == before, "all of them are closed")
+
+
+def test_a_fast_publisher_is_slowed_down_by_its_socket(
+    new_broker: NewBroker, dial: Dial, name: str
+) -> None:
+    broker = new_broker(settings={"publish_bytes_per_s": 4_000_000, "publish_bytes_burst": 100_000})
+    subscriber = dial(broker, V5)
+    subscriber.hello(f"{name}-s", clean=True)
+    subscriber.subscribe(name, 1)
+    publisher = dial(broker, V5)
+    publisher.hello(f"{name}-p", clean=True)
+    payloads = [b"%d" % number + bytes(4000) for number in range(300)]
+    publisher.publish_all(name, payloads, window=300)
+    assert [one.payload for one in subscriber.messages(300)] == payloads
+    broker.process.wait_line("slowed down: it publishes more than 4000000 bytes per second")
+
+
+def test_two_devices_with_one_identifier_leave_it_to_one_of_them(
+    new_broker: NewBroker, dial: Dial, name: str, level: int
+) -> None:
+    broker = new_broker(settings={"client_takeovers_max": 3})
+    holder = dial(broker, level)
+    holder.hello(name, clean=True)
+    for _ in range(3):
+        holder = dial(broker, level)
+        holder.hello(name, clean=True)
+    assert refused(dial(broker, level), name) == (CONNECTION_RATE_EXCEEDED if level == V5 else 3)
+    holder.ping()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.broker import BrokerProcess
+from tests.support.broker import BrokerProcess, NewBroker
 from tests.support.clients import MqttJs, mosquitto_pub
 from tests.support.packets import (
     DISCONNECT,
@@ -55,11 +55,12 @@ def test_the_second_connection_takes_the_session_and_the_first_is_closed(
 @pytest.mark.spec("MQTT5-3.1.4-3")
 @pytest.mark.spec("MQTT311-3.1.4-2")
 def test_two_clients_that_fight_for_one_session_lose_nothing(
-    broker: BrokerProcess, dial: Dial, name: str, level: int
+    new_broker: NewBroker, dial: Dial, name: str, level: int
 ) -> None:
     """Two devices were given the same identifier and push each other out, twenty times. Every
     message that is published between two rounds is handed to whoever is in, and none is lost.
     """
+    broker = new_broker(settings={"client_takeovers_max": 0})
     holder = dial(broker, level)
     holder.hello(name)
     holder.subscribe(name, 1)

@@ -6,20 +6,17 @@ The driver calls ``begin_turn``, hands in all that the sockets brought, and ends
 authenticator are taken and reported likewise, in whichever later turn they have their answers.
 """
 
-from collections import deque
 from typing import final
 
 from holdfast.broker.acknowledging import Acknowledging
 from holdfast.broker.authentication import GRANT, Authentication, AuthReply, AuthStep
 from holdfast.broker.authorization import Authorization
 from holdfast.broker.commits import Commits
+from holdfast.broker.connecting import Connecting
 from holdfast.broker.connection import (
-    AWAITS_CONNECT,
     CLOSED,
     CONNECTED,
-    HELD,
     Connection,
-    check_first_byte,
 )
 from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import (
@@ -28,19 +25,22 @@ from holdfast.broker.deadlines import (
     IDENTITY_EXPIRY,
     KEEP_ALIVE,
     LAZY_COMMIT,
+    PUBLISH_ROOM,
     SYS_TOPICS,
     Deadlines,
 )
 from holdfast.broker.delayed import Delayed
 from holdfast.broker.delivery import Delivery, ReadWanted
 from holdfast.broker.endings import Endings
-from holdfast.broker.events import DEBUG, Event
+from holdfast.broker.events import Event
 from holdfast.broker.groups import Groups
 from holdfast.broker.identity import PeerCertificate
+from holdfast.broker.intake import Intake
 from holdfast.broker.limits import LAZY_COMMIT_MS, Limits
 from holdfast.broker.listener_rules import ListenerRules, common_rules
 from holdfast.broker.publishing import Publishing
 from holdfast.broker.queue_limits import QueueLimits
+from holdfast.broker.rates import Rates
 from holdfast.broker.reasons import explained, farewell
 from holdfast.broker.refusals import RefusalCounters
 from holdfast.broker.router import Router
@@ -52,34 +52,9 @@ from holdfast.broker.subscribing import Subscribing
 from holdfast.broker.sys_topics import SysTopics
 from holdfast.broker.topic_tree import TopicTree
 from holdfast.errors import ProtocolError, Refused
-from holdfast.protocol.decode import decode, decode_publish, peek_packet_id, peek_version
-from holdfast.protocol.encode import PINGRESP_BYTES
 from holdfast.protocol.packets import (
-    PUBACK,
-    PUBCOMP,
-    PUBLISH,
-    PUBREC,
-    PUBREL,
-    Auth,
-    Connect,
     Disconnect,
-    Packet,
-    Pingreq,
-    Puback,
-    Pubcomp,
-    Pubrec,
-    Pubrel,
-    Subscribe,
-    Unsubscribe,
 )
-from holdfast.protocol.reason_codes import (
-    DISCONNECT_CODES_OF_SERVER,
-    FAILURE,
-    NORMAL_DISCONNECTION,
-    PROTOCOL_ERROR,
-    UNSUPPORTED_PROTOCOL_VERSION,
-)
-from holdfast.protocol.topics import TopicCache
 from holdfast.store.records import Batch, LogCount, LogEntry, LogSlice, Snapshot, Space
 
 
@@ -106,8 +81,6 @@ class Broker:
         self.events: list[Event] = []
         self._deadlines = Deadlines()
         self._connections: dict[int, Connection] = {}
-        self._more: deque[Connection] = deque()  # who has sent more than a slice
-        self._arrivals: list[Connection] = []
         self._commits = Commits(snapshot.next_lsn)
         self._delivery = Delivery(self._commits, self.counters)
         numbers = Numbers()
@@ -139,7 +112,7 @@ class Broker:
             limits, commits, counters, delivery, queues, tree, groups, self.sessions, events, marks
         )
         self._authorization = Authorization(commits, delivery, groups, events)
-        self._publishing = Publishing(
+        publishing = Publishing(
             limits,
             commits,
             self._router,
@@ -150,10 +123,8 @@ class Broker:
             counters,
             events,
         )
-        self._subscribing = Subscribing(
-            limits, commits, self._router, self._authorization, counters
-        )
-        self._acknowledging = Acknowledging(self._commits, self._delivery, groups)
+        subscribing = Subscribing(limits, commits, self._router, self._authorization, counters)
+        acknowledging = Acknowledging(self._commits, self._delivery, groups)
         self._authentication = Authentication()
         self._endings = Endings(
             limits,
@@ -164,8 +135,23 @@ class Broker:
             counters,
             events,
         )
+        self._rates = Rates(self._connections, self._deadlines, counters, events)
+        self._connecting = Connecting(limits, self.sessions, self._endings, self._rates, counters)
+        self._intake = Intake(
+            limits,
+            self._connections,
+            self._router,
+            self.sessions,
+            publishing,
+            subscribing,
+            acknowledging,
+            self._authentication,
+            self._connecting,
+            self._endings,
+            self._rates,
+            counters,
+        )
         self._common_rules = common_rules(limits)
-        self._topics = TopicCache()
         self._now_ms = now_ms
         self._router.begin_turn(now_ms)
         self._lazy_due_ms = 0
@@ -227,42 +213,15 @@ class Broker:
         Of those it takes one slice; the rest has its turn in ``go_on``, so that nobody waits for
         all that a client sends who never pauses.
         """
-        if connection.state == CLOSED:
-            return
-        self.counters.bytes_received += len(data)
-        framer = connection.framer
-        try:
-            if connection.state == AWAITS_CONNECT and framer.buffered == 0:
-                check_first_byte(data)
-            framer.feed(data)
-            if not connection.has_more:
-                self._packets(connection)
-        except (ProtocolError, Refused) as error:
-            self._endings.end_for(connection, error)
+        self._intake.receive(connection, data)
 
     def go_on(self) -> bool:
         """Take the next slice of the connection whose turn it is; False if nobody has more."""
-        if not self._more:
-            return False
-        connection = self._more.popleft()
-        connection.has_more = False
-        if connection.state != CLOSED:
-            try:
-                self._packets(connection)
-            except (ProtocolError, Refused) as error:
-                self._endings.end_for(connection, error)
-        if connection.is_gone and not connection.has_more:
-            self.closed(connection)
-        return True
+        return self._intake.go_on()
 
     def closed(self, connection: Connection) -> None:
         """Take note that the network connection is gone, which may be news or not."""
-        if connection.has_more:
-            connection.is_gone = True
-            return
-        self._connections.pop(connection.number, None)
-        if connection.state != CLOSED:
-            self._endings.lost(connection)
+        self._intake.closed(connection)
 
     def socket_drained(self, connection: Connection) -> None:
         """The socket of a connection takes more again."""
@@ -283,6 +242,10 @@ class Broker:
             elif kind == LAZY_COMMIT:
                 self._lazy_due_ms = 0
                 self._commits.hurry_lazy()
+            elif kind == PUBLISH_ROOM:
+                held = self._rates.due(due[2])
+                if held is not None:
+                    self._intake.later(held)
             elif kind == SYS_TOPICS:
                 assert self._sys_topics is not None
                 self._sys_topics.publish(self._now_ms)
@@ -310,7 +273,7 @@ class Broker:
     @property
     def needs_turn(self) -> bool:
         """Whether there is work left for a further turn, whatever the sockets bring."""
-        return self._router.has_pumps or len(self._more) > 0
+        return self._router.has_pumps or self._intake.has_more
 
     def take_ready(self) -> list[Connection]:
         """The connections with something to write, or to close."""
@@ -326,9 +289,9 @@ class Broker:
 
     def take_arrivals(self) -> list[Connection]:
         """Those whose CONNECT has come, and those that have been let in, since the last call."""
-        arrivals = self._arrivals
+        arrivals = self._connecting.arrivals
         if arrivals:
-            self._arrivals = []
+            self._connecting.arrivals = []
         return arrivals
 
     def take_events(self) -> list[Event]:
@@ -395,13 +358,13 @@ class Broker:
             if packet is not None:
                 # The time that the answer took is not the client's silence.
                 connection.last_received_ms = self._now_ms
-                self._carry_out(connection, packet, reply.data)
+                self._intake.let_in(connection, packet, reply.data)
             if reply.kind == GRANT:
                 self._authorization.changed(connection)
                 self._endings.await_identity_expiry(connection)
                 self._authentication.settled(step)
             if packet is not None:
-                self._packets(connection)
+                self._intake.go_through(connection)
         except (ProtocolError, Refused) as error:
             self._endings.end_for(connection, error)
 
@@ -461,150 +424,3 @@ class Broker:
                 self.sessions.end_full(reader, self._now_ms)
             elif isinstance(reader, Group):
                 self._queues.empty(reader)
-
-    # --- packets
-
-    def _packets(self, connection: Connection) -> None:
-        """Act on what is complete, as far as it may be taken now and is no more than a slice."""
-        framer = connection.framer
-        before = framer.frames
-        stop_at = before + self.limits.slice_packets
-        try:
-            while connection.state < HELD and not connection.has_more and framer.next_frame():
-                self._packet(connection)
-                if framer.frames == stop_at and framer.buffered > 0:
-                    self._later(connection)
-        finally:
-            if framer.frames > before:
-                self.counters.packets_received += framer.frames - before
-                # Whole packets count, not bytes: half of one keeps nothing alive [MQTT-3.1.2-22].
-                connection.last_received_ms = self._now_ms
-
-    def _later(self, connection: Connection) -> None:
-        """Take the rest of what a connection has sent when it has its turn again."""
-        if connection.state != CLOSED:
-            connection.has_more = True
-            self._more.append(connection)
-
-    def _packet(self, connection: Connection) -> None:
-        """Act on the packet that the framer stands at."""
-        framer = connection.framer
-        buffer = framer.buffer
-        packet_type = buffer[framer.start] >> 4
-        if connection.state != CONNECTED:
-            if connection.state == AWAITS_CONNECT:
-                self._first_packet(connection)
-            else:
-                self._packet_before_connack(connection)
-            return
-        version = connection.version
-        if packet_type == PUBLISH:
-            publish = decode_publish(buffer, framer.start, framer.end, version, self._topics)
-            self._publishing.publish(connection, publish)
-            return
-        packet_id = peek_packet_id(buffer, framer.start, framer.end)
-        if packet_id != 0:
-            self._acknowledging.take(connection, packet_type, packet_id, True)
-            return
-        self._other(connection, decode(buffer, framer.start, framer.end, version, self._topics))
-
-    def _other(self, connection: Connection, packet: Packet) -> None:
-        if isinstance(packet, Puback):
-            self._acknowledging.take(connection, PUBACK, packet.packet_id, True)
-        elif isinstance(packet, Pubrec):
-            is_success = packet.reason_code < FAILURE
-            self._acknowledging.take(connection, PUBREC, packet.packet_id, is_success)
-        elif isinstance(packet, Pubrel):
-            self._acknowledging.take(connection, PUBREL, packet.packet_id, True)
-        elif isinstance(packet, Pubcomp):
-            self._acknowledging.take(connection, PUBCOMP, packet.packet_id, True)
-        elif isinstance(packet, Pingreq):
-            connection.answer(PINGRESP_BYTES, 0)
-        elif isinstance(packet, Subscribe):
-            self._subscribing.subscribe(connection, packet)
-        elif isinstance(packet, Unsubscribe):
-            self._subscribing.unsubscribe(connection, packet)
-        elif isinstance(packet, Disconnect):
-            self._disconnect(connection, packet)
-        elif isinstance(packet, Auth):
-            self._authentication.auth(connection, packet)
-        elif isinstance(packet, Connect):
-            raise ProtocolError(PROTOCOL_ERROR, "expected one CONNECT, a second one came")
-        else:
-            raise ProtocolError(
-                PROTOCOL_ERROR, "expected a packet that a client sends, another one came"
-            )
-
-    # --- connecting and disconnecting
-
-    def _first_packet(self, connection: Connection) -> None:
-        """Take CONNECT. Source: [MQTT-3.1.0-1], [MQTT-3.1.4-1]."""
-        framer = connection.framer
-        version = peek_version(framer.buffer, framer.start, framer.end)
-        connection.version = version
-        packet = decode(framer.buffer, framer.start, framer.end, version, self._topics)
-        if not isinstance(packet, Connect):
-            raise ProtocolError(PROTOCOL_ERROR, "expected CONNECT as the first packet")
-        session = self.sessions.find(packet.client_id)
-        older = None if session is None else session.connection
-        if older is not None and older.has_more:
-            # What it has sent came first: its DISCONNECT, say, which keeps its will back.
-            framer.put_back()
-            self._later(connection)
-            return
-        self.counters.connects += 1
-        connection.introduce(packet)
-        if version not in connection.rules.versions:
-            detail = "expected another version of MQTT, this one is not allowed here"
-            raise Refused(UNSUPPORTED_PROTOCOL_VERSION, detail)
-        if self.limits.redirect_code != 0:
-            raise Refused(self.limits.redirect_code, self.limits.redirect_detail)
-        self.sessions.name(connection, packet)
-        if self._authentication.connect(connection, packet):
-            self._carry_out(connection, packet, None)
-        else:
-            self._arrivals.append(connection)
-
-    def _packet_before_connack(self, connection: Connection) -> None:
-        """Take a packet while the first authentication goes on. Source: [MQTT-3.1.2-30]."""
-        framer = connection.framer
-        version = connection.version
-        packet = decode(framer.buffer, framer.start, framer.end, version, self._topics)
-        if isinstance(packet, Auth):
-            self._authentication.auth(connection, packet)
-        elif isinstance(packet, Disconnect):
-            self._endings.lost(connection)
-        else:
-            raise ProtocolError(
-                PROTOCOL_ERROR, "expected AUTH or DISCONNECT until CONNACK, another packet came"
-            )
-
-    def _carry_out(self, connection: Connection, packet: Connect, auth_data: bytes | None) -> None:
-        """Let in a client that may connect."""
-        self.sessions.connect(connection, packet, auth_data, self._now_ms)
-        self._arrivals.append(connection)
-        self._endings.tell(DEBUG, "connected", connection)
-        if connection.state == CONNECTED and connection.keep_alive_ms > 0:
-            self._endings.await_keep_alive(connection)
-
-    def _disconnect(self, connection: Connection, packet: Disconnect) -> None:
-        """Take DISCONNECT. Source: [MQTT-3.14.4-3]; session expiry: MQTT 5.0 §3.14.2.2.2."""
-        session = connection.session
-        assert session is not None
-        if packet.reason_code in DISCONNECT_CODES_OF_SERVER:
-            raise ProtocolError(
-                PROTOCOL_ERROR,
-                f"expected a DISCONNECT of a client, 0x{packet.reason_code:02X} came",
-            )
-        properties = packet.properties
-        if properties is not None and properties.session_expiry_interval is not None:
-            expiry_s = properties.session_expiry_interval
-            if connection.asked_expiry_s == 0 and expiry_s > 0:
-                raise ProtocolError(
-                    PROTOCOL_ERROR,
-                    "expected no Session Expiry Interval above 0 where CONNECT had none",
-                )
-            self.sessions.set_expiry(session, expiry_s)
-        if packet.reason_code == NORMAL_DISCONNECTION:
-            self.sessions.forget_will(session)
-        self._endings.lost(connection)

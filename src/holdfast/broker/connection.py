@@ -25,6 +25,7 @@ from holdfast.protocol.reason_codes import PACKET_TOO_LARGE, PROTOCOL_ERROR
 
 if TYPE_CHECKING:
     from holdfast.broker.authentication import AuthExchange
+    from holdfast.broker.rates import PublishRate
 
 # In the order of what is taken from the peer: from HELD on, nothing.
 AWAITS_CONNECT: Final = 0
@@ -73,6 +74,8 @@ class Connection:
         self.asked_expiry_s = 0  # what CONNECT asked for, which we may have lowered
         self.received_open = 0  # QoS 2 publishes that this connection opened, until PUBREL
         self.is_socket_full = False  # set by the driver while the socket takes no more
+        self.rate: PublishRate | None = None  # if there is a limit for it
+        self.is_held = False  # above its rate: what came waits until there is room
         self.has_more = False  # packets that came, and that wait for their turn
         self.is_gone = False  # closed by its client, who is to be heard to the end
         self.is_at_fault = False  # it ends for what its client did or may not do
@@ -110,14 +113,15 @@ class Connection:
     def is_read_paused(self) -> bool:
         """Whether to read no further.
 
-        Too much is uncommitted or waits for its turn, it does not take its answers, or may not be
-        who it says.
+        Too much is uncommitted or waits for its turn, it publishes too fast, does not take its
+        answers, or may not be who it says.
         """
         return (
             self._input_committing + self._input_filling > INPUT_UNCOMMITTED_BYTES_MAX
             or not self.has_room
             or self.state == HELD
             or self.has_more
+            or self.is_held
         )
 
     def introduce(self, packet: Connect) -> None:

@@ -23,6 +23,8 @@ class Counters:
         self.lost = 0  # that waited for a session or group, to a limit
         self.lost_bytes = 0  # of these, payload and properties
         self.refused = 0  # PUBLISH packets that a client was told no for
+        self.held_back = 0  # connections that published faster than they may
+        self.too_fast = 0  # of these, that were ended for it
         self.protocol_errors = 0
         self.refused_connections = 0  # a client was told no, within the rules
         self.connections = 0  # network connections
@@ -32,6 +34,7 @@ class Counters:
         self.denied_deliveries = 0  # messages that a subscriber was passed over with
         self.expired = 0  # sessions whose time was over while they were absent
         self.takeovers = 0
+        self.flapping = 0  # CONNECT packets refused since their client came too often
 
     @property
     def dropped(self) -> int:

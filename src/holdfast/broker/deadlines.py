@@ -11,6 +11,7 @@ LAZY_COMMIT: Final = 4
 SYS_TOPICS: Final = 5
 DELAYED_DUE: Final = 6  # of the earliest delayed message, with the number 0
 IDENTITY_EXPIRY: Final = 7  # of what an authenticator granted a connection, by its number
+PUBLISH_ROOM: Final = 8  # a connection that was held back may go on, by its number
 
 
 @final

@@ -96,6 +96,11 @@ class Limits:
         narrows_subscriptions: bool = False,
         ends_denied_before_v5: bool = False,
         slice_packets: int = 0,
+        client_connects_max: int = 0,
+        client_takeovers_max: int = 0,
+        client_window_ms: int = 60_000,
+        topic_levels_max: int = 0,
+        topic_bytes_max: int = 0,
     ) -> None:
         self.packet_bytes_max = packet_bytes_max
         self.receive_maximum = receive_maximum
@@ -136,3 +141,8 @@ class Limits:
         # A PUBLISH that is denied, at QoS 1 or 2 before 5.0, ends the connection.
         self.ends_denied_before_v5 = ends_denied_before_v5
         self.slice_packets = slice_packets
+        self.client_connects_max = client_connects_max  # within the window
+        self.client_takeovers_max = client_takeovers_max
+        self.client_window_ms = client_window_ms
+        self.topic_levels_max = topic_levels_max
+        self.topic_bytes_max = topic_bytes_max

@@ -9,6 +9,28 @@ ALL_VERSIONS: Final = frozenset({MQTT_3_1, MQTT_3_1_1, MQTT_5_0})
 
 
 @final
+class PublishLimits:
+    """How fast one client may publish, 0 for no limit: so much per second, with a burst at once.
+
+    Who is above it is slowed down, and disconnected after ``patience_ms`` of that; 0 for never.
+    """
+
+    def __init__(
+        self,
+        messages_per_s: int = 0,
+        messages_burst: int = 1,
+        bytes_per_s: int = 0,
+        bytes_burst: int = 1,
+        patience_ms: int = 0,
+    ) -> None:
+        self.messages_per_s = messages_per_s
+        self.messages_burst = messages_burst
+        self.bytes_per_s = bytes_per_s
+        self.bytes_burst = bytes_burst
+        self.patience_ms = patience_ms
+
+
+@final
 class ListenerRules:
     """The part of the limits that each listener has for itself. Sizes in bytes.
 
@@ -26,6 +48,7 @@ class ListenerRules:
         keep_alive_max_s: int = 0,
         versions: frozenset[int] = ALL_VERSIONS,
         auth_methods: frozenset[str] | None = None,
+        publish_limits: PublishLimits | None = None,
     ) -> None:
         self.name = name
         self.packet_bytes_max = packet_bytes_max
@@ -34,6 +57,7 @@ class ListenerRules:
         self.keep_alive_max_s = keep_alive_max_s  # 0: none
         self.versions = versions
         self.auth_methods = auth_methods
+        self.publish_limits = publish_limits
 
     def keep_alive_s(self, asked_s: int) -> int:
         """The keep alive that holds where a client asks for this one; 0 is none at all."""

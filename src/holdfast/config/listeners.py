@@ -138,6 +138,18 @@ class ListenerSettings(BaseModel):
     connections_per_s: float | None = Field(
         default=None, ge=0, le=1_000_000, description="As the setting of the whole broker."
     )
+    publish_messages_per_s: int | None = Field(
+        default=None, ge=0, le=10_000_000, description="As the setting of the whole broker."
+    )
+    publish_messages_burst: int | None = Field(
+        default=None, ge=0, le=100_000_000, description="As the setting of the whole broker."
+    )
+    publish_bytes_per_s: int | None = Field(
+        default=None, ge=0, le=10_000_000_000, description="As the setting of the whole broker."
+    )
+    publish_bytes_burst: int | None = Field(
+        default=None, ge=0, le=100_000_000_000, description="As the setting of the whole broker."
+    )
     keep_alive_min_s: int | None = Field(
         default=None, ge=0, le=65_535, description="As the setting of the whole broker."
     )

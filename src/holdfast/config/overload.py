@@ -100,6 +100,70 @@ class OverloadSettings(BaseModel):
         description="Addresses and networks that no limit by address holds for, nor a ban; Unix "
         "sockets are trusted always.",
     )
+    client_connects_max: int = Field(
+        default=600,
+        ge=0,
+        le=1_000_000,
+        description="Connections of one client identifier within `client_window_s`; further ones "
+        "are refused. 0: no limit.",
+    )
+    client_takeovers_max: int = Field(
+        default=15,
+        ge=0,
+        le=1_000_000,
+        description="Connections within that time that take the session of a client identifier "
+        "from another connection. Then the one that has it keeps it, and others are refused for "
+        "as long. 0: no limit.",
+    )
+    client_window_s: int = Field(
+        default=60, ge=1, le=86_400, description="Seconds in which these are counted."
+    )
+    publish_messages_per_s: int = Field(
+        default=0,
+        ge=0,
+        le=10_000_000,
+        description="Messages per second that one client may publish, on average; one that is "
+        "faster is slowed down. 0: no limit.",
+    )
+    publish_messages_burst: int = Field(
+        default=0,
+        ge=0,
+        le=100_000_000,
+        description="Messages that it may publish at once above that average. 0: those of two "
+        "seconds.",
+    )
+    publish_bytes_per_s: int = Field(
+        default=0,
+        ge=0,
+        le=10_000_000_000,
+        description="Bytes per second that one client may publish, on average. 0: no limit.",
+    )
+    publish_bytes_burst: int = Field(
+        default=0,
+        ge=0,
+        le=100_000_000_000,
+        description="Bytes that it may publish at once above that average. 0: those of two "
+        "seconds.",
+    )
+    publish_patience_s: int = Field(
+        default=60,
+        ge=0,
+        le=86_400,
+        description="Seconds that a client may be slowed down again and again before it is "
+        "disconnected. 0: it never is.",
+    )
+    topic_levels_max: int = Field(
+        default=128,
+        ge=0,
+        le=65_536,
+        description="Levels of a topic or topic filter. 0: no limit.",
+    )
+    topic_bytes_max: int = Field(
+        default=65_535,
+        ge=1,
+        le=65_535,
+        description="Bytes of a topic or topic filter.",
+    )
     files_reserved: int = Field(
         default=64,
         ge=48,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, final
 
-from holdfast.broker.listener_rules import ALL_VERSIONS, ListenerRules
+from holdfast.broker.listener_rules import ALL_VERSIONS, ListenerRules, PublishLimits
 from holdfast.config import Address, ListenAddress, ListenerSettings, Settings, UnixAddress
 from holdfast.logs import get_logger
 from holdfast.net.arrival import Arrival, Gatekeeper, MakeLayer
@@ -204,6 +204,24 @@ def rules_of(
         _own(listener.keep_alive_max_s, settings.keep_alive_max_s),
         ALL_VERSIONS & {_LEVELS[version] for version in listener.versions},
         auth_methods,
+        _publish_limits(listener, settings),
+    )
+
+
+def _publish_limits(listener: ListenerSettings, settings: Settings) -> PublishLimits | None:
+    """How fast the clients of a listener may publish; None for as fast as they can."""
+    messages_per_s = _own(listener.publish_messages_per_s, settings.publish_messages_per_s)
+    bytes_per_s = _own(listener.publish_bytes_per_s, settings.publish_bytes_per_s)
+    if messages_per_s == 0 and bytes_per_s == 0:
+        return None
+    messages_burst = _own(listener.publish_messages_burst, settings.publish_messages_burst)
+    bytes_burst = _own(listener.publish_bytes_burst, settings.publish_bytes_burst)
+    return PublishLimits(
+        messages_per_s,
+        messages_burst or 2 * messages_per_s,
+        bytes_per_s,
+        bytes_burst or 2 * bytes_per_s,
+        settings.publish_patience_s * 1000,
     )
 
 
