@@ -219,8 +219,14 @@ async def _serve(
         auth_threads=settings.auth_threads,
         gatekeeper=gatekeeper,
     )
-    reloader = Reloader(watcher, service.renew_identities)
     listeners: list[Listener] = []
+
+    def changed() -> None:
+        for listener in listeners:
+            listener.end_revoked()
+        service.renew_identities()
+
+    reloader = Reloader(watcher, changed)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.end)
     loop.add_signal_handler(signal.SIGHUP, reloader.reload)

@@ -10,6 +10,7 @@ from cryptography import x509
 
 from tests.support.broker import BrokerProcess
 from tests.support.listening import Authority, listener_table, ports, revoke, tls_table, tls_wire
+from tests.support.wire import Closed
 
 FILES = ("server.pem", "server.key", "clients.pem", "crl.pem")
 
@@ -112,6 +113,21 @@ def test_who_may_connect_changes_with_the_authority_and_the_list(site: Site) -> 
     site.trust(site.second)
     site.reload()
     assert [site.is_let_in(one) for one in (site.meter, site.moved)] == [False, True]
+
+
+def test_who_is_connected_and_revoked_has_to_go(site: Site, name: str) -> None:
+    """A stolen device does not stay for as long as it likes."""
+    with (
+        tls_wire(site.port, site.first.client_context(site.meter)) as stays,
+        tls_wire(site.port, site.first.client_context(site.lost)) as goes,
+    ):
+        stays.hello(f"{name}-stays", clean=True)
+        goes.hello(f"{name}-goes", clean=True)
+        site.trust(site.first, site.lost)
+        site.reload("the client's certificate is revoked listener=secure")
+        with pytest.raises((Closed, OSError)):
+            goes.receive()
+        stays.ping()
 
 
 def test_a_session_of_tls_is_not_resumed_past_a_reload(site: Site) -> None:

@@ -8,7 +8,7 @@ from holdfast.config import Settings
 from holdfast.config.listeners import TlsSettings
 
 if TYPE_CHECKING:
-    from holdfast.net.tls import TlsContexts
+    from holdfast.net.tls import CertificateKey, TlsContexts
 
 
 @final
@@ -34,6 +34,12 @@ class Certificates:
         """What a new connection uses."""
         assert self._contexts is not None, "the certificates have not been read yet"
         return self._contexts.default
+
+    @property
+    def revoked(self) -> "frozenset[CertificateKey]":
+        """The certificates of clients that are revoked."""
+        assert self._contexts is not None, "the certificates have not been read yet"
+        return self._contexts.revoked
 
     def reload(self) -> None:
         """Read and check all of them; from any thread.

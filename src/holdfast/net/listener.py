@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from holdfast.broker.listener_rules import ALL_VERSIONS, ListenerRules, PublishLimits
 from holdfast.config import Address, ListenAddress, ListenerSettings, Settings, UnixAddress
@@ -22,6 +22,9 @@ from holdfast.net.websocket import over_websocket
 from holdfast.protocol.packets import MQTT_3_1, MQTT_3_1_1, MQTT_5_0
 
 BACKLOG: Final = 4096  # connections that the kernel accepts before the loop takes them
+
+if TYPE_CHECKING:
+    from holdfast.net.tls import CertificateKey
 
 _LEVELS: Final = {"3.1": MQTT_3_1, "3.1.1": MQTT_3_1_1, "5.0": MQTT_5_0}
 
@@ -55,6 +58,7 @@ class Listener:
         self._gatekeeper = gatekeeper
         self._bursts = BurstLog(_log, loop.time)
         self._arriving: set[Arrival] = set()  # those that do not speak MQTT yet
+        self._shown: dict[Arrival, CertificateKey] = {}  # where certificates can be revoked
         self._server: asyncio.Server | None = None
         self._unix_file: UnixSocketFile | None = None
         self._proxies: Proxies | None = None
@@ -75,6 +79,16 @@ class Listener:
             words.append("websocket")
         layers = f" ({'+'.join(words)})" if words else ""
         return [f"{address}{layers}" for address in self.addresses]
+
+    def end_revoked(self) -> None:
+        """End the connections of clients whose certificates are revoked by now."""
+        if self._certificates is None:
+            return
+        revoked = self._certificates.revoked
+        for arrival, key in list(self._shown.items()):
+            if key in revoked:
+                self.refused(arrival, "the client's certificate is revoked")
+                arrival.transport.abort()
 
     def close(self) -> None:
         """Take no more connections and end those that do not speak MQTT yet; the others stay."""
@@ -144,6 +158,7 @@ class Listener:
     def _left(self, arrival: Arrival) -> None:
         self.connections -= 1
         self._arriving.discard(arrival)
+        self._shown.pop(arrival, None)
         if self._gatekeeper is not None:
             self._gatekeeper.left(arrival)
 
@@ -165,10 +180,13 @@ class Listener:
 
     def _take_certificate(self, arrival: Arrival, encoded: bytes) -> None:
         from holdfast.net.peer_certificate import peer_certificate
+        from holdfast.net.tls import certificate_key
 
         assert self.settings.tls is not None
         now = datetime.datetime.now(datetime.UTC)
         arrival.certificate = peer_certificate(encoded, self.settings.tls.identity, now)
+        if self.settings.tls.crl is not None:
+            self._shown[arrival] = certificate_key(encoded)
 
 
 async def listen(

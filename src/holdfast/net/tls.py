@@ -31,6 +31,9 @@ _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3
 _CERTIFICATE_MARK: Final = b"-----BEGIN CERTIFICATE-----"
 _CRL_MARK: Final = b"-----BEGIN X509 CRL-----"
 
+# A certificate as revocation lists name it: its issuer (DER) and its serial number.
+CertificateKey = tuple[bytes, int]
+
 _log = get_logger(__name__)
 
 
@@ -41,6 +44,7 @@ class _Trust:
     ca: Path
     crl: Path | None
     is_chain_checked: bool  # there are CRLs about the CAs too
+    revoked: frozenset[CertificateKey]
 
 
 @final
@@ -55,6 +59,7 @@ class TlsContexts:
         self._settings = settings
         self._now = datetime.datetime.now(datetime.UTC)
         trust = self._read_trust(setting)
+        self.revoked: Final = frozenset() if trust is None else trust.revoked
         self._named: dict[str, ssl.SSLContext] = {}
         for number, sni in enumerate(settings.sni):
             names = f"{setting}.sni[{number}]"
@@ -148,13 +153,16 @@ class TlsContexts:
         for one in authorities:
             self._warn_of_time(one, f"{setting}.client_ca", settings.client_ca)
         if settings.crl is None:
-            return _Trust(settings.client_ca, None, False)
+            return _Trust(settings.client_ca, None, False, frozenset())
         lists = _revocation_lists(settings.crl, f"{setting}.crl")
         for revoked in lists:
             self._warn_of_age(revoked, f"{setting}.crl", settings.crl)
         issuers = {one.issuer.public_bytes() for one in lists}
         is_chain_checked = all(one.issuer.public_bytes() in issuers for one in authorities)
-        return _Trust(settings.client_ca, settings.crl, is_chain_checked)
+        keys = frozenset(
+            (one.issuer.public_bytes(), entry.serial_number) for one in lists for entry in one
+        )
+        return _Trust(settings.client_ca, settings.crl, is_chain_checked, keys)
 
     def _warn_of_time(self, certificate: x509.Certificate, setting: str, file: Path) -> None:
         until, since = certificate.not_valid_after_utc, certificate.not_valid_before_utc
@@ -177,6 +185,12 @@ class TlsContexts:
                 file=file,
                 expired=until.isoformat(),
             )
+
+
+def certificate_key(encoded: bytes) -> CertificateKey:
+    """How revocation lists would name this certificate (DER), which has been read before."""
+    certificate = x509.load_der_x509_certificate(encoded)
+    return certificate.issuer.public_bytes(), certificate.serial_number
 
 
 def _read(file: Path, setting: str) -> bytes:
