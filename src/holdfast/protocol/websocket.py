@@ -36,6 +36,8 @@ _LENGTH_16: Final = 126  # the length is in the two bytes behind
 _LENGTH_64: Final = 127  # or in the eight
 _LENGTH_16_MAX: Final = 0xFFFF
 _KEY_BYTES: Final = 4
+_LONG_BYTES_MIN: Final = 8192  # from here on ``_unmask_long`` is the faster one, measured
+_EVERY_BYTE: Final = bytes(range(256))
 
 
 @final
@@ -56,7 +58,9 @@ class FrameReader:
         self._left = 0  # bytes of a data frame's payload that are still to come; may exceed 62 bits
         self._key = b""  # for the next of them on
         self._is_final = True  # the data frame under way, or the last one, ends its message
-        # What came of data frames in this call, and the bytes that unmask it.
+        # What came of data frames in this call, unmasked; behind it what is not yet, with the bytes
+        # that do it: all at once, which costs less than frame by frame.
+        self._unmasked: list[bytes] = []
         self._parts: list[bytes] = []
         self._keys: list[bytes] = []
 
@@ -76,15 +80,20 @@ class FrameReader:
             if position == start:
                 self._rest = data[start:]
                 break
-        return self._unmasked()
+        return self._take_unmasked()
 
     def _payload(self, data: bytes, start: i64, end: i64) -> i64:
         """Take what is there of a frame that has begun before; the place behind it."""
         size: i64 = end - start
         if self._left < size:
             size = self._left
-        self._parts.append(data[start : start + size])
-        self._keys.append((self._key * (size // _KEY_BYTES + 1))[:size])
+        part = data[start : start + size]
+        if size >= _LONG_BYTES_MIN:
+            self._unmask_parts()
+            self._unmasked.append(_unmask_long(part, self._key))
+        else:
+            self._parts.append(part)
+            self._keys.append((self._key * (size // _KEY_BYTES + 1))[:size])
         self._left -= size
         turn: i64 = size % _KEY_BYTES
         self._key = self._key[turn:] + self._key[:turn]
@@ -186,17 +195,19 @@ class FrameReader:
         self.close_code = code
         self.fault = fault
 
-    def _unmasked(self) -> bytes:
-        """What was taken, unmasked all at once: that costs less than frame by frame."""
-        parts = self._parts
-        if not parts:
+    def _unmask_parts(self) -> None:
+        if self._parts:
+            self._unmasked.append(_unmask(b"".join(self._parts), b"".join(self._keys)))
+            self._parts.clear()
+            self._keys.clear()
+
+    def _take_unmasked(self) -> bytes:
+        self._unmask_parts()
+        unmasked = self._unmasked
+        if not unmasked:
             return b""
-        if len(parts) == 1:
-            data = _unmask(parts[0], self._keys[0])
-        else:
-            data = _unmask(b"".join(parts), b"".join(self._keys))
-        parts.clear()
-        self._keys.clear()
+        data = unmasked[0] if len(unmasked) == 1 else b"".join(unmasked)
+        unmasked.clear()
         return data
 
 
@@ -207,6 +218,15 @@ def _unmask(data: bytes, key: bytes) -> bytes:
         key = key * (size // _KEY_BYTES + 1)
     number = int.from_bytes(data, "little") ^ int.from_bytes(key[:size], "little")
     return number.to_bytes(size, "little")
+
+
+def _unmask_long(data: bytes, key: bytes) -> bytes:
+    """The same, faster for thousands of bytes: each fourth one has the same byte of the key."""
+    unmasked = bytearray(data)
+    for place in range(_KEY_BYTES):
+        table = _unmask(_EVERY_BYTE, key[place : place + 1] * _KEY_BYTES)
+        unmasked[place::_KEY_BYTES] = data[place::_KEY_BYTES].translate(table)
+    return bytes(unmasked)
 
 
 def data_header(size: int) -> bytes:
