@@ -4,11 +4,13 @@ import base64
 import socket
 import struct
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from tests.support import packets
 from tests.support.broker import BrokerProcess
+from tests.support.listening import Authority, listener_table, ports, tls_table, tls_wire, unix_wire
 from tests.support.packets import V5, V311, Packet, Will
 from tests.support.process import eventually
 from tests.support.websocket import (
@@ -605,3 +607,100 @@ def test_a_server_that_stops_says_so(tmp_path_factory: pytest.TempPathFactory, n
         assert waiting.response().status == 408
         wire.cut()
         waiting.close()
+
+
+# --- over TLS, a Unix socket, and behind a proxy
+
+
+@pytest.fixture(scope="module")
+def layered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[BrokerProcess, Authority]]:
+    """A broker with WebSocket above every other layer: TLS, a PROXY header, a Unix socket."""
+    folder = tmp_path_factory.mktemp("layers")
+    authority = Authority(folder)
+    certificate = authority.issue("server", "localhost")
+    websocket = "[listeners.websocket]\n"
+    toml = listener_table("secure") + websocket + tls_table(certificate)
+    proxied = partial(listener_table, proxy_protocol_from=["127.0.0.1"], allow_anonymous=True)
+    toml += proxied("proxied") + websocket
+    toml += proxied("all") + websocket + tls_table(certificate)
+    toml += listener_table("local", f"unix:{folder / 'mqtt.sock'}") + websocket
+    with BrokerProcess(folder / "data", store="memory", toml=toml) as broker:
+        yield broker, authority
+
+
+def secure(broker: BrokerProcess, authority: Authority, listener: int, before: bytes = b"") -> Wire:
+    """MQTT over WebSocket over TLS."""
+    port = ports(broker)[listener]
+    wire = tls_wire(port, authority.client_context(), server_name="localhost", before=before)
+    return over_websocket(wire, broker)
+
+
+def over_websocket(wire: Wire, broker: BrokerProcess) -> Wire:
+    websocket = WebSocket(wire.socket)
+    websocket.open()
+    wire.socket = websocket  # type: ignore[assignment]  # has what Wire uses
+    wire.port = broker.port
+    return wire
+
+
+def test_secure_websocket(layered: tuple[BrokerProcess, Authority], name: str) -> None:
+    """Messages of any size, and the orderly end."""
+    broker, authority = layered
+    with secure(broker, authority, 1) as wire:
+        wire.hello(name, clean=True)
+        wire.subscribe(f"{name}/t", 2)
+        for size in (0, 1, 20_000, 900_000):
+            wire.publish(f"{name}/t", b"x" * size, 2)
+            assert contents(wire.messages(1)) == [b"x" * size]
+        wire.send(packets.disconnect(V5))
+        assert isinstance(wire.socket, WebSocket)
+        end = wire.socket.frame()
+        assert end.code == 1000
+        wire.socket.socket.sendall(frame(b"\x03\xe8", CLOSE))
+        assert wire.socket.until_closed() == []
+
+
+def test_a_text_frame_over_tls(layered: tuple[BrokerProcess, Authority], name: str) -> None:
+    broker, authority = layered
+    with secure(broker, authority, 1) as wire:
+        wire.hello(name, clean=True)
+        assert isinstance(wire.socket, WebSocket)
+        wire.socket.socket.sendall(frame(b"x", TEXT))
+        assert [end.code for end in wire.socket.until_closed()] == [1003]
+
+
+def test_a_browser_gets_its_text_over_tls_too(layered: tuple[BrokerProcess, Authority]) -> None:
+    broker, authority = layered
+    port = ports(broker)[1]
+    with tls_wire(port, authority.client_context(), server_name="localhost") as wire:
+        websocket = WebSocket(wire.socket)
+        websocket.socket.sendall(request("/"))
+        assert websocket.response().status == 404
+        assert websocket.until_closed() == []
+
+
+@pytest.mark.parametrize("listener", [2, 3], ids=["plain", "tls"])
+def test_behind_a_proxy_the_address_is_the_client_s(
+    layered: tuple[BrokerProcess, Authority], name: str, listener: int
+) -> None:
+    broker, authority = layered
+    header = f"PROXY TCP4 192.0.2.{listener} 127.0.0.1 40000 1883\r\n".encode()
+    if listener == 2:
+        wire = Wire(ports(broker)[listener])
+        wire.socket.sendall(header)
+        over_websocket(wire, broker)
+    else:
+        wire = secure(broker, authority, listener, header)
+    with wire:
+        wire.hello(name, clean=True)
+        assert isinstance(wire.socket, WebSocket)
+        wire.socket.socket.sendall(frame(b"x", TEXT))
+        broker.process.wait_line(f"client={name} address=192.0.2.{listener}:40000")
+
+
+def test_websocket_on_a_unix_socket(layered: tuple[BrokerProcess, Authority], name: str) -> None:
+    broker, _ = layered
+    path = broker.data_dir.parent / "mqtt.sock"
+    with over_websocket(unix_wire(path, broker.port), broker) as wire:
+        wire.hello(name, clean=True)
+        wire.ping()

@@ -9,22 +9,30 @@ import pytest
 from tests.support.broker import BrokerProcess
 from tests.support.browser import Page
 from tests.support.clients import MqttJs, Paho, Subscribes, mosquitto_pub
+from tests.support.listening import Authority, listener_table, ports, tls_table
 from tests.support.packets import V5
 from tests.support.wire import Wire, contents
 
-TABLES = """
-[[listeners]]
-address = "127.0.0.1:0"
-[listeners.websocket]
-"""
+WEB, SECURE = 1, 2  # of the broker's listeners
+WEBSOCKET = "[listeners.websocket]\n"
 
 KINDS = ("paho", "MQTT.js", "page")
 
 
 @pytest.fixture(scope="module")
-def _web_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def _web_broker(
+    tmp_path_factory: pytest.TempPathFactory, authority: Authority
+) -> Iterator[BrokerProcess]:
     folder = tmp_path_factory.mktemp("broker") / "data"
-    with BrokerProcess(folder, toml=TABLES) as broker:
+    certificate = authority.issue("server", "127.0.0.1")
+    toml = listener_table("web") + WEBSOCKET
+    toml += listener_table("secure") + WEBSOCKET + tls_table(certificate)
+    with BrokerProcess(folder, toml=toml) as broker:
         yield broker
 
 
@@ -35,10 +43,20 @@ def broker(_web_broker: BrokerProcess) -> Iterator[BrokerProcess]:
     assert _web_broker.is_running, "the broker ended during this test"
 
 
-@pytest.fixture(params=KINDS)
-def subscribes(request: pytest.FixtureRequest) -> Iterator[Subscribes]:
-    """Makes subscribers of one kind; each page has a browser of its own."""
-    with ExitStack() as stack:
+class Kinds:
+    """Makes subscribers of one kind, over ws or wss; each page has a browser of its own."""
+
+    def __init__(self, kind: str, authority: Authority, stack: ExitStack) -> None:
+        self._kind = kind
+        self._authority = authority
+        self._stack = stack
+
+    def over(self, scheme: str) -> Subscribes:
+        ca = self._authority.file if scheme == "wss" else None
+        if self._kind == "paho":
+            return partial(Paho, transport="websockets", ca=ca)
+        if self._kind == "MQTT.js":
+            return partial(MqttJs, scheme=scheme, ca=ca)
 
         def in_page(
             port: int,
@@ -49,22 +67,23 @@ def subscribes(request: pytest.FixtureRequest) -> Iterator[Subscribes]:
             *,
             is_back: bool = False,
         ) -> MqttJs:
-            make = partial(MqttJs, scheme="ws", page=stack.enter_context(Page()))
+            make = partial(MqttJs, scheme=scheme, page=self._stack.enter_context(Page()))
             return make(port, level, client_id, topic_filter, qos, is_back=is_back)
 
-        kinds: dict[str, Subscribes] = {
-            "paho": partial(Paho, transport="websockets"),
-            "MQTT.js": partial(MqttJs, scheme="ws"),
-            "page": in_page,
-        }
-        yield kinds[request.param]
+        return in_page
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest, authority: Authority) -> Iterator[Kinds]:
+    with ExitStack() as stack:
+        yield Kinds(request.param, authority, stack)
 
 
 def test_a_session_over_websocket_misses_nothing(
-    broker: BrokerProcess, subscribes: Subscribes, name: str, level: int
+    broker: BrokerProcess, kind: Kinds, name: str, level: int
 ) -> None:
     """What is published over plain MQTT comes, and what it has missed once it is back."""
-    web, topic = broker.ports[1], f"{name}/t"
+    web, topic, subscribes = ports(broker)[WEB], f"{name}/t", kind.over("ws")
     payloads = [f"message {number}" for number in range(30)]
     subscriber = subscribes(web, level, name, topic, 2)
     mosquitto_pub(broker.port, level, topic, *payloads[:10], qos=2)
@@ -81,13 +100,21 @@ def test_a_session_over_websocket_misses_nothing(
     subscriber.leave()
 
 
+def test_secure_websocket(broker: BrokerProcess, kind: Kinds, name: str) -> None:
+    payloads = ["one", "0123456789" * 20_000, "three"]
+    subscriber = kind.over("wss")(ports(broker)[SECURE], V5, name, f"{name}/t", 1)
+    mosquitto_pub(broker.port, V5, f"{name}/t", *payloads)
+    assert subscriber.messages(3) == payloads
+    subscriber.leave()
+
+
 def test_a_page_publishes_to_everyone(broker: BrokerProcess, name: str) -> None:
     """Small messages and one of 300 kB, at QoS 2."""
     large = "0123456789" * 30_000
     with Page() as page, Wire(broker.port) as watcher:
         watcher.hello(f"{name}-w", clean=True)
         watcher.subscribe(f"{name}/t", 2)
-        client = MqttJs(broker.ports[1], V5, name, scheme="ws", page=page)
+        client = MqttJs(ports(broker)[WEB], V5, name, scheme="ws", page=page)
         for payload in ("one", large, "three"):
             client.publish(f"{name}/t", payload, qos=2)
             client.acknowledged()
@@ -101,11 +128,11 @@ def test_only_pages_of_the_listed_origins_get_in(
     """A browser tells the origin by itself: the same page under another name is another one."""
     folder = tmp_path_factory.mktemp("broker") / "data"
     with Page("127.0.0.1") as allowed, Page("localhost") as foreign:
-        tables = f'{TABLES}origins = ["{allowed.origin}"]\n'
-        with BrokerProcess(folder, toml=tables) as broker:
-            client = MqttJs(broker.ports[1], V5, name, scheme="ws", page=allowed)
+        toml = f'{listener_table("web")}{WEBSOCKET}origins = ["{allowed.origin}"]\n'
+        with BrokerProcess(folder, toml=toml) as broker:
+            client = MqttJs(ports(broker)[WEB], V5, name, scheme="ws", page=allowed)
             client.leave()
-            url = f"ws://127.0.0.1:{broker.ports[1]}/mqtt"
+            url = f"ws://127.0.0.1:{ports(broker)[WEB]}/mqtt"
             foreign.write_line(
                 f'{{"do": "connect", "url": "{url}", "options": {{"reconnectPeriod": 0}}}}'
             )
