@@ -94,7 +94,7 @@ test-interpreted: $(BUILT) $(STAMPS)/test-tools
 # Real brokers and clients from elsewhere: Debian's mosquitto, MQTT.js from npm, a browser for its page.
 .PHONY: real-clients
 real-clients: tests/node/node_modules/.stamp
-	@tools/debian-packages mosquitto:mosquitto mosquitto-clients:mosquitto_sub
+	@tools/debian-packages mosquitto:mosquitto mosquitto-clients:mosquitto_sub curl:curl
 	@command -v chromium-headless-shell chromium chromium-browser google-chrome >/dev/null || \
 	  tools/debian-packages chromium-headless-shell
 

@@ -1,14 +1,18 @@
 """Real clients over WebSocket: paho-mqtt, MQTT.js in Node, and MQTT.js in the page of a browser."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from holdfast.config import load_settings
 from tests.support.broker import BrokerProcess
 from tests.support.browser import Page
 from tests.support.clients import MqttJs, Paho, Subscribes, mosquitto_pub
+from tests.support.guides import Reader, blocks
 from tests.support.listening import Authority, listener_table, ports, tls_table
 from tests.support.packets import V5
 from tests.support.wire import Wire, contents
@@ -139,3 +143,33 @@ def test_only_pages_of_the_listed_origins_get_in(
             _, event = foreign.wait_line('"event":"(closed|connected)"')
             assert event[1] == "closed"
             broker.process.wait_line(f"the origin {foreign.origin} is not allowed")
+
+
+def test_the_guide_works_as_it_is_written(tmp_path: Path) -> None:
+    """Its first settings are the broker's; the text behind a block is what that prints."""
+    reader = Reader(tmp_path)
+    printed, web = "", 0
+
+    def here(text: str) -> str:
+        return text.replace("9001", str(web))
+
+    with ExitStack() as stack:
+        for language, text in blocks("websocket.md"):
+            if language == "text":
+                assert printed == text
+            elif language == "toml" and web == 0:
+                broker = stack.enter_context(BrokerProcess(tmp_path / "data", toml=here(text)))
+                web = ports(broker)[WEB]
+            elif language == "toml":
+                (tmp_path / "more.toml").write_text(here(text))
+                load_settings(config_file=tmp_path / "more.toml")
+            elif language == "html":
+                watcher = stack.enter_context(Wire(broker.port))
+                watcher.hello("watcher", clean=True)
+                watcher.subscribe("home/seen")
+                html, count = re.subn(r"https://[^\"]*/mqtt.min.js", "/mqtt.js", here(text))
+                assert count == 1
+                stack.enter_context(Page(html=html))
+                assert watcher.receive().payload == b"open"
+            elif language in ("sh", "python", "js"):
+                printed = reader.run(language, here(text))

@@ -34,10 +34,12 @@ _FILES: Final = {
 class Page:
     """One page in a browser of its own, at http://HOST of a server that is there for it alone.
 
-    It has the methods of Process that MqttJs uses. ``host`` decides its origin.
+    It has the methods of Process that MqttJs uses. ``host`` decides its origin. ``html`` takes the
+    place of the page that carries out commands; it finds MQTT.js at ``/mqtt.js``.
     """
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", html: str | None = None) -> None:
+        self.html = _PAGE if html is None else html.encode()
         self._commands: queue.Queue[str] = queue.Queue()
         self._lines: list[str] = []
         self._changed = threading.Condition()
@@ -132,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/":
-            self._answer(200, "text/html", _PAGE)
+            self._answer(200, "text/html", self._page.html)
         elif self.path == "/command":
             command = self._page.next_command()
             self._answer(204 if command is None else 200, "text/plain", (command or "").encode())
