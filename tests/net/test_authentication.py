@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
@@ -147,6 +148,24 @@ def test_an_authenticator_that_fails_refuses_one_client_alone(
     with let_in(server, "d") as wire:
         wire.goodbye()
     assert "the directory cannot be reached" in caplog.text
+
+
+class ConfusedAuthenticator(ChallengeAuthenticator):
+    """Answers with what it was asked."""
+
+    def step(self, request: AuthRequest) -> AuthReply:
+        return cast(AuthReply, request.password)
+
+
+def test_what_an_authenticator_answers_wrongly_is_not_repeated(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with LocalServer(ConfusedAuthenticator({})) as server, Wire(server.port) as wire:
+        wire.send(packets.connect("a", user="ada", password="geheim"))
+        (connack,) = wire.until_closed()
+        assert (connack.kind, connack.code) == (CONNACK, 0x88)
+    assert "expected an AuthReply, got a bytes" in caplog.text
+    assert "geheim" not in caplog.text
 
 
 def test_no_work_is_done_for_a_client_that_has_gone(

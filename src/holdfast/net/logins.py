@@ -127,7 +127,9 @@ class Logins:
             if isinstance(reply, Exception):
                 reply = self._trouble(step, reply)
             elif not isinstance(reply, AuthReply):
-                reply = self._trouble(step, TypeError(f"expected an AuthReply, got {reply!r}"))
+                # Whatever it is, it may have been a password.
+                got = type(reply).__name__
+                reply = self._trouble(step, TypeError(f"expected an AuthReply, got a {got}"))
             is_refusal = reply.kind == REFUSE and reply is not _NOT_ASKED
             if is_refusal and step.exchange is not None and self._refused is not None:
                 self._refused(step, reply)
