@@ -12,9 +12,9 @@ PATIENCE_S: Final = 60
 
 
 def holdfast(
-    *arguments: str, folder: Path, variables: Mapping[str, str] | None = None
+    *arguments: str, folder: Path, variables: Mapping[str, str] | None = None, given: str = ""
 ) -> "subprocess.CompletedProcess[str]":
-    """Run the installed command to its end, in a folder of its own."""
+    """Run the installed command to its end, in a folder of its own; ``given`` is its input."""
     command = Path(sys.executable).parent / "holdfast"
     assert command.exists(), f"{command} is missing: `make setup` builds it"
     own = {key: value for key, value in os.environ.items() if not key.startswith("HOLDFAST_")}
@@ -22,7 +22,7 @@ def holdfast(
         [str(command), *arguments],
         cwd=folder,
         env=own | {"COLUMNS": "200", "NO_COLOR": "1", **(variables or {})},
-        stdin=subprocess.DEVNULL,
+        input=given,
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
