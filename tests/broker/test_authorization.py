@@ -9,6 +9,7 @@ from holdfast.broker.shared_group import SHARED_STRATEGIES
 from holdfast.protocol.packets import (
     Auth,
     Connack,
+    Connect,
     Puback,
     Pubcomp,
     Publish,
@@ -178,6 +179,15 @@ def test_what_is_denied_is_told_once_in_a_time() -> None:
     (line,) = told(world)[1:]
     assert line.startswith("denied: subscribe to 'bbb") and len(line) < 250
     assert line.endswith("…', no rule allows it; 50 more since the last such line")
+
+
+def test_what_is_denied_is_told_with_the_user_who_was_let_in() -> None:
+    world = new_world({"c": ""})
+    client = world.dial()
+    client.send(Connect("c", 5, True, 0, None, "ada", b"x", None))
+    client.publish("a", "x")
+    (event,) = [event for event in world.events if "denied" in event.text]
+    assert (event.client_id, event.user_name) == ("c", "ada")
 
 
 # Wills.

@@ -103,7 +103,8 @@ class Authorization:
         self._tell(connection, f"denied: {what}, {why}{more}")
 
     def _tell(self, connection: Connection, text: str) -> None:
-        self._events.append(Event(WARNING, text, connection.client_id, connection.address))
+        client_id, user_name = connection.client_id, connection.user_name
+        self._events.append(Event(WARNING, text, client_id, connection.address, user_name))
 
 
 def _shown(topic: str) -> str:
