@@ -65,7 +65,7 @@ def serve(
         bool | None,
         typer.Option(
             "--allow-anonymous",
-            help="Let in clients that no authenticator knows, from other machines as well.",
+            help="Let in clients without a user name, from other machines as well.",
             show_default=False,
         ),
     ] = None,

@@ -51,9 +51,9 @@ class _Settings(BaseModel):
     )
     allow_anonymous: bool | None = Field(
         default=None,
-        description="Whether clients that no authenticator knows may connect. Not given: only if "
-        "there are no authenticators, and then the broker listens on loopback and Unix sockets "
-        "alone.",
+        description="Whether clients may connect that come without a user name; where there are no "
+        "authenticators, any client. Not given: only where there are none, and then the broker "
+        "listens on loopback and Unix sockets alone.",
     )
     client_ids: tuple[ClientIdSettings, ...] = Field(
         default=(),
@@ -344,7 +344,7 @@ class _Settings(BaseModel):
         return tuple(by_name[name] for name in listener.authenticators if name in by_name)
 
     def lets_in_anonymous(self, listener: ListenerSettings) -> bool:
-        """Whether clients that no authenticator of a listener knows may connect there.
+        """Whether clients without a user name, or of any name if nobody asks, may connect there.
 
         Where it is not written down, only if there is no authenticator; and then a listener that
         other machines can reach is none that the broker starts with: see ``config.checks``.
