@@ -34,7 +34,7 @@ VALUES: Final[dict[str, object]] = {
     "plugin": "example",
     "address": "0.0.0.0:8883",
     "server_name": "mqtt.example.org",
-    "allow_anonymous": True,
+    "allow_anonymous": False,
     "packet_bytes_max": 65_536,
     "connections_max": 10_000,
     "connections_per_s": 100.0,

@@ -284,7 +284,7 @@ def _exposed(settings: Settings, listener: ListenerSettings) -> Iterator[Problem
             text = "is empty: any page that is open in a browser on this machine can connect"
             yield Problem(f"{key}.websocket.origins", text)
         return
-    if is_open and settings.acl_file is None:
+    if is_open and settings.acl_file is None and not settings.authorizers:
         text = f"anyone who reaches {listener.title} may read and write every topic"
         yield Problem("allow_anonymous", text)
     if not is_open and listener.tls is None and not listener.proxy_protocol_from:
