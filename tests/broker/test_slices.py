@@ -1,10 +1,21 @@
 """Who sends much at a time has it taken a slice at a time, and the others are served between."""
 
+import itertools
+
 import pytest
 
-from holdfast.broker.limits import Limits
-from holdfast.protocol.packets import Connect, Disconnect, Pingreq, Publish, Will
-from holdfast.protocol.reason_codes import MALFORMED_PACKET
+from holdfast.broker.limits import SUBSCRIBE_WORK_MAX, Limits
+from holdfast.protocol.packets import (
+    Connect,
+    Disconnect,
+    Pingreq,
+    Publish,
+    Suback,
+    Subscribe,
+    SubscriptionRequest,
+    Will,
+)
+from holdfast.protocol.reason_codes import MALFORMED_PACKET, QUOTA_EXCEEDED
 from tests.broker.world import Client, World
 
 SLICE = 3
@@ -138,3 +149,40 @@ def test_who_is_ended_has_no_more_turns(world: World) -> None:
     world.run()
     assert not world.broker.needs_turn
     assert not flooder.connection.has_more
+
+
+def test_a_packet_that_makes_much_work_ends_its_slice(world: World) -> None:
+    """Each of these topics is looked for in all of a big tree, which no cache saves."""
+    reader = world.transient("reader")
+    filters = ["/".join(mix) for mix in itertools.product("a+", repeat=11)]
+    requests = [SubscriptionRequest(one, 0, False, False, 2) for one in filters]
+    reader.send(Subscribe(1, requests, None))
+    reader.packets()
+    flooder, honest = world.transient("flooder"), world.transient("honest")
+    for n in range(3):
+        flooder.push(Publish(f"{'a/' * 10}{n}", b"", 0, False, False, 0, None))
+    world.turn()
+    assert len(reader.publishes()) == 2  # the first, and one more where there is time
+    assert flooder.connection.has_more
+    honest.push(Pingreq())
+    flooder.push(Pingreq())
+    world.turn()
+    assert honest.received() == ["PINGRESP"]
+    assert len(reader.publishes()) == 1
+    world.run()
+    assert flooder.received() == ["PINGRESP"]
+    assert not flooder.connection.is_heavy
+
+
+def test_a_subscribe_looks_at_so_much_that_is_retained(world: World) -> None:
+    """A thousand searches of a few bytes each, and none of them finds anything."""
+    publisher, reader = world.transient("publisher"), world.transient("reader")
+    publisher.push(*(Publish(f"t/{n}/x", b"1", 0, True, False, 0, None) for n in range(1000)))
+    world.run()
+    requests = [SubscriptionRequest(f"t/+/none{n}", 0, False, False, 0) for n in range(500)]
+    reader.send(Subscribe(1, requests, None))
+    (suback,) = reader.packets()
+    assert isinstance(suback, Suback)
+    granted = suback.reason_codes.count(0)
+    assert SUBSCRIBE_WORK_MAX / 1010 < granted < SUBSCRIBE_WORK_MAX / 1000
+    assert suback.reason_codes == [0] * granted + [QUOTA_EXCEEDED] * (500 - granted)

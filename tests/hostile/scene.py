@@ -143,9 +143,9 @@ class Attack:
     """One attack in its two sizes.
 
     ``memory_bytes``: what the server may need above what it had, for a size. ``log_lines``: the
-    most that the attack may make it write in 10 seconds. ``settings`` of the broker, with the ``tables``
-    of its configuration, made in a folder; ``small_settings`` come on top where only the small one
-    could not wait. ``login`` of the honest clients.
+    most that the attack may make it write in 10 seconds. ``settings`` of the broker, and its
+    ``tables``, made in a folder; ``small_settings`` come on top where only the small one could not
+    wait. ``login`` of the honest clients.
     """
 
     name: str

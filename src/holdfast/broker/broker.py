@@ -84,7 +84,7 @@ class Broker:
         self._commits = Commits(snapshot.next_lsn)
         self._delivery = Delivery(self._commits, self.counters)
         numbers = Numbers()
-        tree = TopicTree()
+        tree = TopicTree(self.counters)
         commits = self._commits
         delivery = self._delivery
         self._queues = QueueLimits(limits, commits, self.counters, delivery, self.events)

@@ -77,6 +77,7 @@ class Connection:
         self.rate: PublishRate | None = None  # if there is a limit for it
         self.is_held = False  # above its rate: what came waits until there is room
         self.has_more = False  # packets that came, and that wait for their turn
+        self.is_heavy = False  # its last slice was a full one
         self.is_gone = False  # closed by its client, who is to be heard to the end
         self.is_at_fault = False  # it ends for what its client did or may not do
         self.is_closing = False  # the driver closes once ``take`` is written

@@ -20,7 +20,7 @@ from holdfast.broker.connection import (
 )
 from holdfast.broker.counters import Counters
 from holdfast.broker.endings import Endings
-from holdfast.broker.limits import Limits
+from holdfast.broker.limits import SLICE_WORK, Limits
 from holdfast.broker.publishing import Publishing
 from holdfast.broker.rates import PublishRate, Rates
 from holdfast.broker.router import Router
@@ -108,7 +108,11 @@ class Intake:
             if connection.state == AWAITS_CONNECT and framer.buffered == 0:
                 check_first_byte(data)
             framer.feed(data)
-            if not (connection.has_more or connection.is_held):
+            if connection.is_held or connection.has_more:
+                return
+            if connection.is_heavy:
+                self.later(connection)
+            else:
                 self.go_through(connection)
         except (ProtocolError, Refused) as error:
             self._endings.end_for(connection, error)
@@ -119,6 +123,7 @@ class Intake:
             return False
         connection = self._more.popleft()
         connection.has_more = False
+        connection.is_heavy = False
         if connection.state != CLOSED:
             try:
                 self.go_through(connection)
@@ -170,16 +175,21 @@ class Intake:
     def _slice(self, connection: Connection, packets_max: int) -> None:
         """Act on so many packets, 0 for all; the others have their turn later."""
         framer = connection.framer
+        counters = self._counters
         before = framer.frames
         stop_at = before + packets_max
+        # Who makes much work of few packets waits for the turn of all who do.
+        work_max = counters.work + counters.sent + SLICE_WORK
         try:
             while connection.state < HELD and not connection.has_more and framer.next_frame():
                 self._packet(connection)
-                if framer.frames == stop_at and framer.buffered > 0:
-                    self.later(connection)
+                if framer.frames == stop_at or counters.work + counters.sent > work_max:
+                    connection.is_heavy = packets_max > 0
+                    if connection.is_heavy and framer.buffered > 0:
+                        self.later(connection)
         finally:
             if framer.frames > before:
-                self._counters.packets_received += framer.frames - before
+                counters.packets_received += framer.frames - before
                 # Whole packets count, not bytes: half of one keeps nothing alive [MQTT-3.1.2-22].
                 connection.last_received_ms = self._router.now_ms
 
@@ -197,7 +207,7 @@ class Intake:
 
     def later(self, connection: Connection) -> None:
         """Take the rest of what a connection has sent when it has its turn again."""
-        if connection.state != CLOSED:
+        if connection.state != CLOSED and not connection.has_more:
             connection.has_more = True
             self._more.append(connection)
 

@@ -2,6 +2,7 @@
 
 from typing import final
 
+from holdfast.broker.counters import Counters
 from holdfast.broker.limits import Limits
 from holdfast.message import Message
 from holdfast.protocol.topics import has_wildcard
@@ -18,7 +19,8 @@ class _Node:
 class Retained:
     """All retained messages, in a tree by topic level."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters | None = None) -> None:
+        self._counters = Counters() if counters is None else counters
         self._root = _Node()
         self.count = 0
         self.payload_bytes = 0
@@ -114,7 +116,7 @@ class Retained:
         is_first = True
         for level in topic_filter.split("/"):
             if level == "#":
-                _collect_below(reached, is_first, found)
+                _collect_below(reached, is_first, found, self._counters)
                 return found
             next_reached: list[_Node] = []
             for node in reached:
@@ -129,6 +131,7 @@ class Retained:
                     child = children.get(level)
                     if child is not None:
                         next_reached.append(child)
+            self._counters.work += len(next_reached)
             reached = next_reached
             is_first = False
         for node in reached:
@@ -138,11 +141,14 @@ class Retained:
         return found
 
 
-def _collect_below(start: list[_Node], is_root: bool, found: list[Message]) -> None:
+def _collect_below(
+    start: list[_Node], is_root: bool, found: list[Message], counters: Counters
+) -> None:
     """Add the messages of these nodes and of all below them."""
     reached = start
     is_first = is_root
     while reached:
+        counters.work += len(reached)
         next_reached: list[_Node] = []
         for node in reached:
             message = node.message

@@ -39,7 +39,7 @@ class Router:
         groups: Groups,
     ) -> None:
         self.tree = tree
-        self.retained = Retained()
+        self.retained = Retained(counters)
         self.groups = groups
         self.now_ms = 0
         self.had_match = False  # whether the last ``publish`` found any subscription

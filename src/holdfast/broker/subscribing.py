@@ -6,7 +6,12 @@ from holdfast.broker.authorization import Authorization
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import Connection
 from holdfast.broker.counters import Counters
-from holdfast.broker.limits import ENDED_SUBSCRIPTIONS_MAX, RETAINED_WAITING_MAX, Limits
+from holdfast.broker.limits import (
+    ENDED_SUBSCRIPTIONS_MAX,
+    RETAINED_WAITING_MAX,
+    SUBSCRIBE_WORK_MAX,
+    Limits,
+)
 from holdfast.broker.permissions import Permissions
 from holdfast.broker.reasons import explained_suback, explained_unsuback
 from holdfast.broker.router import Router
@@ -74,9 +79,12 @@ class Subscribing:
         with_retained: dict[str, list[Message]] = {}  # by topic filter: each brings them once
         waiting = session.retained_waiting
         retained_count = 0 if waiting is None else len(waiting) - session.retained_next
+        work_max = self._counters.work + SUBSCRIBE_WORK_MAX
         for request in packet.requests:
             refusal = _refusal(request, session, limits)
-            if refusal == SUCCESS and retained_count >= RETAINED_WAITING_MAX:
+            if refusal == SUCCESS and (
+                retained_count >= RETAINED_WAITING_MAX or self._counters.work > work_max
+            ):
                 refusal = QUOTA_EXCEEDED
             if refusal == SUCCESS and connection.permissions is not None:
                 refusal = self._denial(connection, connection.permissions, request.topic_filter)

@@ -6,6 +6,7 @@ is absent costs nothing of its own when a message is published.
 
 from typing import TYPE_CHECKING, final
 
+from holdfast.broker.counters import Counters
 from holdfast.broker.limits import ROUTE_TOPIC_CHARACTERS_MAX, ROUTES_MAX
 from holdfast.broker.session import Session, Subscription, merge
 
@@ -86,7 +87,8 @@ class Route:
 class TopicTree:
     """The tree of topic filters, by level, with the cache of routes."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters | None = None) -> None:
+        self._counters = Counters() if counters is None else counters
         self._root = FilterNode("", None)
         self._generation = 0  # grows when a filter appears or goes
         self._routes: dict[str, Route] = {}
@@ -126,7 +128,9 @@ class TopicTree:
     def _file(self, topic_filter: str) -> FilterNode:
         """The node of a filter, which holds one more from now on."""
         node = self._root
-        for level in topic_filter.split("/"):
+        levels = topic_filter.split("/")
+        self._counters.work += len(levels)
+        for level in levels:
             children = node.children
             if children is None:
                 children = {}
@@ -183,7 +187,7 @@ class TopicTree:
 
     def matching(self, topic: str) -> list[FilterNode]:
         """The nodes of the filters that match a topic; the cache of routes is left alone."""
-        return _collect(self._root, topic.split("/"), topic[0] == "$")
+        return _collect(self._root, topic.split("/"), topic[0] == "$", self._counters)
 
     def forget_routes(self) -> None:
         """Empty the cache."""
@@ -238,7 +242,8 @@ class TopicTree:
             node = parent
 
     def _fill(self, route: Route) -> None:
-        nodes = _collect(self._root, route.topic.split("/"), route.topic[0] == "$")
+        topic = route.topic
+        nodes = _collect(self._root, topic.split("/"), topic[0] == "$", self._counters)
         route.nodes = nodes
         route.tree_generation = self._generation
         generation = 0
@@ -254,7 +259,9 @@ class TopicTree:
         route.targets = _targets(nodes)
 
 
-def _collect(root: FilterNode, levels: list[str], is_dollar: bool) -> list[FilterNode]:
+def _collect(
+    root: FilterNode, levels: list[str], is_dollar: bool, counters: Counters
+) -> list[FilterNode]:
     """The nodes whose filter matches the topic of these levels.
 
     A filter that begins with a wildcard matches no topic that begins with ``$``. Not recursive:
@@ -279,9 +286,11 @@ def _collect(root: FilterNode, levels: list[str], is_dollar: bool) -> list[Filte
                 child = children.get("#")
                 if child is not None:
                     found.append(child)
+        counters.work += len(reached)
         if not next_reached:
             return found
         reached = next_reached
+    counters.work += len(reached) + len(found)
     for node in reached:
         if node.filed > 0:
             found.append(node)
