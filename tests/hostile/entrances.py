@@ -1,13 +1,15 @@
 """Attacks on the ways in: wrong passwords, unfinished TLS, WebSocket frames of wrong kinds."""
 
-import re
+import contextlib
 import secrets
 import socket
+import ssl
 import zlib
 from pathlib import Path
 from typing import Final
 
 import argon2
+import trustme
 
 from tests.hostile.crowd import Crowd
 from tests.hostile.scene import MIB, Attack, Scene
@@ -36,13 +38,44 @@ def _websocket(_: Path) -> str:
     return '[[listeners]]\naddress = "127.0.0.1:0"\nname = "websocket"\n[listeners.websocket]\n'
 
 
-def _second_port(scene: Scene) -> int:
-    """The port of the listener that the tables have added."""
-    for line in scene.broker.log_lines:
-        if ports := re.findall(r"127\.0\.0\.1:(\d+)", line):
-            (port,) = {int(port) for port in ports} - {scene.broker.port}
-            return port
-    raise AssertionError("the broker has not said where it listens")
+def _tls(folder: Path) -> str:
+    """One more listener, for TLS, with a certificate of its own."""
+    certificate = trustme.CA().issue_cert("localhost")
+    certificate.cert_chain_pems[0].write_to_path(folder / "certificate.pem")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    (folder / "key.pem").chmod(0o600)
+    return (
+        '[[listeners]]\naddress = "127.0.0.1:0"\nname = "tls"\n[listeners.tls]\n'
+        f'certificate = "{folder}/certificate.pem"\nkey = "{folder}/key.pem"\n'
+        "handshake_timeout_s = 3.0\n"
+    )
+
+
+def _client_hello() -> bytes:
+    """What a TLS client says first."""
+    outgoing = ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, False, "localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
+def _half_open_tls(scene: Scene) -> None:
+    """Handshakes that stop before a byte, within the first record, behind it; and wrong ones."""
+    files = scene.server.open_files
+    hello = _client_hello()
+    starts = (b"", hello[:3], hello[:60], hello, packets.connect("plain"), hello[:5] + bytes(600))
+    with contextlib.ExitStack() as stack:
+        crowds = []
+        for start in starts:
+            crowd = stack.enter_context(Crowd(scene.broker.ports[1], scene.size // len(starts)))
+            crowd.send_each(start)
+            crowds.append(crowd)
+        scene.serve_on()
+        for crowd in crowds:
+            crowd.until_closed(scene.size // len(starts))
+            scene.note("closed", crowd.closed)
+    scene.until_gone(files)
 
 
 def _wrong_passwords(scene: Scene) -> None:
@@ -133,7 +166,7 @@ def _all_of(one: socket.socket) -> bytes:
 
 def _websocket_frames(scene: Scene) -> None:
     """Wrong requests and wrong frames of every kind, each on a connection of its own."""
-    port = _second_port(scene)
+    port = scene.broker.ports[1]
     requests = [
         b"GET /mqtt HTTP/1.1\r\n\r\n",
         b"POST /mqtt HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -168,7 +201,7 @@ def _websocket_frames(scene: Scene) -> None:
 
 def _websocket_giants(scene: Scene) -> None:
     """Messages in endless fragments of nothing, of a byte, and pings that want their answers."""
-    port = _second_port(scene)
+    port = scene.broker.ports[1]
     hello = frame(2, packets.connect("giant"))
     wires = []
     for number in range(scene.size):
@@ -210,6 +243,15 @@ ATTACKS: Final = (
         memory_bytes=lambda size: 200 * MIB,
         tables=_password_file,
         login=LOGIN,
+    ),
+    Attack(
+        name="half-open-tls",
+        title="TLS handshakes that stop half way",
+        run=_half_open_tls,
+        small=60,
+        full=3000,
+        memory_bytes=lambda size: 16 * MIB + size * 128 * 1024,
+        tables=_tls,
     ),
     Attack(
         name="websocket-frames",
