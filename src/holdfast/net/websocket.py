@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 LAST_BYTES_MAX: Final = 1024 * 1024
 # Up to this size a frame is put together, above it its header is written apart.
 COPIED_BYTES_MAX: Final = 16 * 1024
+# That one client brings to a pass of the event loop, which itself reads up to 8 MiB: there may be
+# ten thousand frames in it, and no MQTT that would have to wait for its turn.
+PASS_BYTES_MAX: Final = 64 * 1024
 # A look at the silence that comes so late says nothing: whoever answered was not heard.
 LATE_S: Final = 1.0
 
@@ -72,6 +75,7 @@ class WebSocket(asyncio.Protocol):
         self._is_reading_paused = False
         self._is_half_closable = False
         self.is_ending = False  # our last word is said
+        self._held = b""  # came, and waits for its pass
         self._last_bytes = 0  # that came behind it
 
     # --- what the transport reports
@@ -82,6 +86,12 @@ class WebSocket(asyncio.Protocol):
         self.connection.connection_made(WebSocketTransport(self, self._transport))
 
     def data_received(self, data: bytes) -> None:
+        if self._held or len(data) > PASS_BYTES_MAX:
+            self._hold(data)
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
         if self.is_ending:
             self._last_words(data)
             return
@@ -103,8 +113,11 @@ class WebSocket(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         is_open = self._upgrade is None and not self.is_ending
+        held, self._held = self._held, b""
+        if is_open and held:
+            self._take(held)
         if exc is not None and is_open and self._transport is not None:
-            read_rest(self._transport, self.data_received)
+            read_rest(self._transport, self._take)
         self._transport = None
         self._stop_timer()
         self.connection.connection_lost(None)
@@ -147,7 +160,7 @@ class WebSocket(asyncio.Protocol):
         self._is_reading_paused = is_paused
         if is_paused:
             self._transport.pause_reading()
-        else:
+        elif not self._held:
             self._transport.resume_reading()
 
     def close(self) -> None:
@@ -183,6 +196,25 @@ class WebSocket(asyncio.Protocol):
     def _refuse(self, answer: Answer) -> None:
         # Without half of a close, a browser that keeps its connection would be waited for.
         self._end(answer.data, is_waiting=self._is_half_closable)
+
+    def _hold(self, data: bytes) -> None:
+        """Take a part of this in each pass, and read no more until that is done."""
+        if not self._held:
+            self._loop.call_soon(self._read_on)
+            if self._transport is not None:
+                self._transport.pause_reading()
+        self._held += data
+
+    def _read_on(self) -> None:
+        held, self._held = self._held[:PASS_BYTES_MAX], self._held[PASS_BYTES_MAX:]
+        if held:
+            self._take(held)
+        if self._held:
+            self._loop.call_soon(self._read_on)
+            return
+        transport = self._transport
+        if transport is not None and not transport.is_closing() and not self._is_reading_paused:
+            transport.resume_reading()
 
     def _pong(self) -> None:
         assert self._reader.ping is not None
