@@ -148,7 +148,7 @@ def test_only_pages_of_the_listed_origins_get_in(
 def test_the_guide_works_as_it_is_written(tmp_path: Path) -> None:
     """Its first settings are the broker's; the text behind a block is what that prints."""
     reader = Reader(tmp_path)
-    printed, web = "", 0
+    printed, web, mqtt = "", 0, 0
 
     def here(text: str) -> str:
         return text.replace("9001", str(web))
@@ -159,12 +159,12 @@ def test_the_guide_works_as_it_is_written(tmp_path: Path) -> None:
                 assert printed == text
             elif language == "toml" and web == 0:
                 broker = stack.enter_context(BrokerProcess(tmp_path / "data", toml=here(text)))
-                web = ports(broker)[WEB]
+                web, mqtt = ports(broker)[WEB], broker.port
             elif language == "toml":
                 (tmp_path / "more.toml").write_text(here(text))
                 load_settings(config_file=tmp_path / "more.toml")
             elif language == "html":
-                watcher = stack.enter_context(Wire(broker.port))
+                watcher = stack.enter_context(Wire(mqtt))
                 watcher.hello("watcher", clean=True)
                 watcher.subscribe("home/seen")
                 html, count = re.subn(r"https://[^\"]*/mqtt.min.js", "/mqtt.js", here(text))

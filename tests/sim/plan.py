@@ -50,6 +50,7 @@ def plan_of(seed: int, chance: random.Random, *, is_limited: bool) -> Plan:
     is_limited = of_limits.random() < LIMITED_SHARE or is_limited
     if is_limited:
         draw_limits(of_limits, limits)
+        limits.slice_packets = 0  # its checker has to see at once what a packet comes to
     slowness = chance.choice([1, 5, 20, 100, 300])
     return Plan(
         limits=limits,

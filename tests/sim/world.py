@@ -156,7 +156,7 @@ class Wire(Client):
         self.ends_at_ms = -1  # when the client finds out that it is closed, -1 while it is not
 
     def handed(self, size: int) -> None:
-        """The broker is about to look at so many bytes more."""
+        """The broker has looked at so many bytes more."""
         self.handed_bytes += size
         while self.sent and self.sent[0][0] <= self.handed_bytes:
             _, packet, message = self.sent.popleft()
@@ -203,6 +203,7 @@ class SlowWorld(World):
         super().__init__(limits, store)
         self.disk: SlowDisk = SlowDisk(self, store)
         self.wires: dict[int, Wire] = {}
+        self._leaving: set[Wire] = set()
 
     def open(self, version: int, client_id: str) -> Wire:
         """Open a network connection."""
@@ -237,6 +238,7 @@ class SlowWorld(World):
         """Start a broker from what the disk holds; it takes no turn yet."""
         self._read_early.clear()
         self.wires.clear()
+        self._leaving.clear()
         self.disk.reads = []
         self.now_ms += after_ms
         self.is_stopping = False
@@ -253,8 +255,9 @@ class SlowWorld(World):
         assert isinstance(client, Wire)
         self.simulation.hash(data)
         if not isinstance(self.checker, LimitedChecker):
-            client.handed(len(data))
+            held = client.connection.framer.buffered + len(data)
             super()._receive(client, data)
+            client.handed(held - client.connection.framer.buffered)
             return
         # Packet by packet, for only the broker knows which ones it refuses.
         for piece in client.pieces(data):
@@ -264,11 +267,28 @@ class SlowWorld(World):
             self.checker.is_refused = is_refused or client.connection.session is None
             client.handed(len(piece))
 
+    def _go_on(self) -> None:
+        waiting = [(w, w.connection.framer.buffered) for w in self._waiting()]
+        super()._go_on()
+        for wire, before in waiting:
+            wire.handed(before - wire.connection.framer.buffered)
+            if wire in self._leaving and not wire.connection.has_more:
+                self._leaving.discard(wire)
+                self.checker.lost(wire.tap)
+
+    def _waiting(self) -> list[Wire]:
+        """Those of whom the broker has something that it has not looked at."""
+        wires = [*self.wires.values(), *self._leaving]
+        return [wire for wire in wires if wire.connection.has_more]
+
     def _lose(self, client: Client) -> None:
         assert isinstance(client, Wire)
-        self.checker.lost(client.tap)
         self.wires.pop(client.tap.number, None)
         super()._lose(client)
+        if client.connection.has_more:
+            self._leaving.add(client)  # it is heard to the end first
+        else:
+            self.checker.lost(client.tap)
 
     def _read(self, wanted: ReadWanted) -> Found:
         found = self._read_early.pop(id(wanted), None)
