@@ -26,6 +26,12 @@ from holdfast.net.certificates import Certificates, certificates_of
 from holdfast.net.clock import Clock
 from holdfast.net.gatekeeper import gatekeeper_of
 from holdfast.net.listener import Listener, listen, rules_of
+from holdfast.net.overload import (
+    Overload,
+    give_memory_back,
+    memory_of_machine,
+    memory_of_process,
+)
 from holdfast.net.service import Reopen, Service
 from holdfast.net.watching import Reloader, Watcher
 from holdfast.protocol.reason_codes import SERVER_MOVED, USE_ANOTHER_SERVER
@@ -219,6 +225,14 @@ async def _serve(
         auth_threads=settings.auth_threads,
         gatekeeper=gatekeeper,
     )
+    overload = Overload(
+        memory_bytes=settings.memory_max_bytes or memory_of_machine(),
+        gatekeeper=gatekeeper,
+        note_memory=service.note_memory,
+        counters=refusals,
+        used_bytes=memory_of_process,
+        trim=give_memory_back,
+    )
     listeners: list[Listener] = []
 
     def changed() -> None:
@@ -244,6 +258,7 @@ async def _serve(
             )
             listeners.append(listener)
             check_reach(settings, listening, listeners[-1].addresses)
+        overload.start()
         _announce(settings, store, service, listeners)
         await service.run()
     except (ConfigError, OSError) as error:
@@ -254,6 +269,7 @@ async def _serve(
         reloader.stop()
         failure = await service.stop()
         gatekeeper.stop()
+        overload.stop()
     if not_begun is not None and failure is None:
         raise not_begun
     if failure is None:

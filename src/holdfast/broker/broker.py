@@ -38,6 +38,7 @@ from holdfast.broker.identity import PeerCertificate
 from holdfast.broker.intake import Intake
 from holdfast.broker.limits import LAZY_COMMIT_MS, Limits
 from holdfast.broker.listener_rules import ListenerRules, common_rules
+from holdfast.broker.pressure import Pressure
 from holdfast.broker.publishing import Publishing
 from holdfast.broker.queue_limits import QueueLimits
 from holdfast.broker.rates import Rates
@@ -137,6 +138,7 @@ class Broker:
         )
         self._rates = Rates(self._connections, self._deadlines, counters, events)
         self._connecting = Connecting(limits, self.sessions, self._endings, self._rates, counters)
+        self._pressure = Pressure(self._connections, self._space, counters, events)
         self._intake = Intake(
             limits,
             self._connections,
@@ -384,6 +386,10 @@ class Broker:
     def needs_space_look(self) -> bool:
         """Whether ``note_space`` is to be called again though nothing was committed."""
         return self._space.needs_look
+
+    def note_memory(self, stage: int) -> None:
+        """Take note how short memory is: see ``pressure``. Call it within a turn."""
+        self._pressure.note(stage)
 
     def take_space_work(self) -> SpaceWork | None:
         """What the store is to do about its space now; it comes back by ``space_work_done``."""

@@ -76,6 +76,8 @@ class Connection:
         self.is_socket_full = False  # set by the driver while the socket takes no more
         self.rate: PublishRate | None = None  # if there is a limit for it
         self.is_held = False  # above its rate: what came waits until there is room
+        self.is_throttled = False  # not read while memory is short
+        self.input_bytes = 0  # all that came
         self.has_more = False  # packets that came, and that wait for their turn
         self.is_heavy = False  # its last slice was a full one
         self.is_gone = False  # closed by its client, who is to be heard to the end
@@ -114,8 +116,8 @@ class Connection:
     def is_read_paused(self) -> bool:
         """Whether to read no further.
 
-        Too much is uncommitted or waits for its turn, it publishes too fast, does not take its
-        answers, or may not be who it says.
+        Too much is uncommitted or waits for its turn, it publishes too fast, memory is short, it
+        does not take its answers, or may not be who it says.
         """
         return (
             self._input_committing + self._input_filling > INPUT_UNCOMMITTED_BYTES_MAX
@@ -123,6 +125,7 @@ class Connection:
             or self.state == HELD
             or self.has_more
             or self.is_held
+            or self.is_throttled
         )
 
     def introduce(self, packet: Connect) -> None:

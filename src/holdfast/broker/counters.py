@@ -26,6 +26,7 @@ class Counters:
         self.lost_bytes = 0  # of these, payload and properties
         self.refused = 0  # PUBLISH packets that a client was told no for
         self.held_back = 0  # connections that published faster than they may
+        self.throttled = 0  # publishers that were not read for a while since memory was short
         self.too_fast = 0  # of these, that were ended for it
         self.protocol_errors = 0
         self.refused_connections = 0  # a client was told no, within the rules

@@ -123,7 +123,7 @@ class Endings:
         connection = self._connections.get(number)
         if connection is None or connection.state != CONNECTED:
             return
-        if connection.is_held:
+        if connection.is_held or connection.is_throttled:
             # It is we who do not listen.
             connection.last_received_ms = self._router.now_ms
         if connection.last_received_ms + connection.keep_alive_ms > self._router.now_ms:

@@ -103,6 +103,7 @@ class Intake:
         if connection.state == CLOSED:
             return
         self._counters.bytes_received += len(data)
+        connection.input_bytes += len(data)
         framer = connection.framer
         try:
             if connection.state == AWAITS_CONNECT and framer.buffered == 0:

@@ -84,6 +84,7 @@ class LogSpace:
         self.refuse_from_lsn = _FAR  # when the log has come so far, messages for it are refused
         self.refuse_from_bytes = _FAR  # when so many bytes were logged
         self.full = ""  # what the log is full of, while it is
+        self._is_memory_short = False
         self._messages = -commits.next_lsn  # in the log, less the lsn up to which they count
         self._bytes = 0  # in the log, less those logged up to then
         self._limits = limits
@@ -151,6 +152,13 @@ class LogSpace:
             self._ask(work)
         elif self._is_pass_due(space, now_ms):
             self._begin_pass(now_ms)
+
+    def note_memory(self, is_short: bool) -> None:
+        """Memory is short, or no longer: that shows when the space is looked at."""
+        if is_short:
+            self.refuse_from_lsn = 0
+            self.full = self.full or "memory is short"
+        self._is_memory_short = is_short
 
     def take_work(self) -> SpaceWork | None:
         """What the store is to do now, if anything. What it may forget is durable as not needed."""
@@ -225,7 +233,10 @@ class LogSpace:
         self.refuse_from_bytes = bytes_max - self._bytes
         full = ""
         free_min = limits.disk_free_min_bytes
-        if 0 <= space.disk_free_bytes < free_min:
+        if self._is_memory_short:
+            self.refuse_from_lsn = 0
+            full = "memory is short"
+        elif 0 <= space.disk_free_bytes < free_min:
             self.refuse_from_lsn = 0
             full = f"the disk has {space.disk_free_bytes} bytes left, {free_min} are kept free"
         elif self.refuse_from_lsn <= self._commits.next_lsn:

@@ -116,6 +116,9 @@ class SysTopics:
         values["refused/protocol_errors"] = str(counters.protocol_errors)
         values["clients/unauthenticated"] = str(refusals.unauthenticated)
         values["logins/failed"] = str(refusals.failed_logins)
+        values["memory/bytes"] = str(refusals.memory_bytes)
+        values["memory/stage"] = str(refusals.memory_stage)
+        values["memory/throttled"] = str(counters.throttled)
         values["bans/count"] = str(refusals.banned)
         values["bans/total"] = str(refusals.bans)
 

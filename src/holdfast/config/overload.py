@@ -164,6 +164,14 @@ class OverloadSettings(BaseModel):
         le=65_535,
         description="Bytes of a topic or topic filter.",
     )
+    memory_max_bytes: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000_000_000_000,
+        description="Bytes of memory that the process may have. From 80 % on new connections are "
+        "refused, from 88 % the fastest publishers are not read, from 94 % messages that have to "
+        "be stored are refused. 0: those of the machine or of its container.",
+    )
     files_reserved: int = Field(
         default=64,
         ge=48,

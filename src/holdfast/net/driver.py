@@ -130,6 +130,13 @@ class Driver:
             self._broker.renew_identities()
             self._schedule()
 
+    def note_memory(self, stage: int) -> None:
+        """Take note how short memory is."""
+        if not self._is_stopped:
+            self._broker.begin_turn(self._clock_ms())
+            self._broker.note_memory(stage)
+            self._schedule()
+
     # --- what the connections report
 
     def opened(self, connection: NetConnection) -> None:

@@ -60,7 +60,9 @@ def _write(event: Event) -> None:
         report = _log.warning
     else:
         report = _log.info if event.level >= INFO else _log.debug
-    report(event.text, **fields, address=event.address)
+    if event.address:
+        fields["address"] = event.address
+    report(event.text, **fields)
 
 
 def _host(address: str) -> str:

@@ -90,6 +90,10 @@ class Service:
         """Ask the authenticators anew about all clients: what they go by has changed."""
         self._driver.renew_identities()
 
+    def note_memory(self, stage: int) -> None:
+        """Take note how short memory is."""
+        self._driver.note_memory(stage)
+
     async def run(self) -> None:
         """Serve until ``end`` is called or something fails for good; then ``stop`` it."""
         self._driver.start()
