@@ -5,6 +5,7 @@ import ssl
 import struct
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import paho.mqtt.client as paho
@@ -223,11 +224,15 @@ def test_the_handshake_may_come_byte_by_byte(site: Site, name: str, version: str
 
 def test_a_client_without_a_certificate_is_refused_where_one_is_required(site: Site) -> None:
     assert "CERTIFICATE_REQUIRED" in refusal(site.asked, site.context()).upper()
+    site.broker.process.wait_line("the TLS handshake failed: peer did not return a certificate")
 
 
 def test_a_client_whose_certificate_another_has_signed_is_refused(site: Site) -> None:
     for port in (site.asked, site.optional):
         assert "UNKNOWN_CA" in refusal(port, site.context(site.stranger)).upper()
+    site.broker.process.wait_line(
+        "the client's certificate: unable to get local issuer certificate"
+    )
 
 
 def test_a_client_whose_certificate_is_revoked_is_refused(site: Site) -> None:
@@ -289,6 +294,55 @@ def test_mosquitto_clients_with_a_certificate(site: Site, name: str) -> None:
     subscribe = [required("mosquitto_sub", "mosquitto-clients"), *shared, "-C", "1", "-t", name]
     done = subprocess.run(subscribe, check=True, capture_output=True, timeout=PATIENCE_S)
     assert done.stdout == b"42\n"
+
+
+# --- many at once
+
+
+def test_a_message_in_one_flight_with_the_end_of_the_handshake_and_the_connection(
+    site: Site, name: str
+) -> None:
+    """Whatever a client has sent before it closes counts, even if it is all there at once."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = site.context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    plain = socket.create_connection(("127.0.0.1", site.open), PATIENCE_S)
+    with Wire(site.plain) as watcher, plain:
+        watcher.hello(f"{name}-w", clean=True)
+        watcher.subscribe(f"{name}/a", 0)
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                plain.sendall(outgoing.read())
+                incoming.write(plain.recv(65_536))
+        tls.write(packets.connect(name, packets.V5))
+        for number in range(1, 11):
+            tls.write(packets.publish(f"{name}/a", b"%d" % number * 20_000, packets.V5))
+        plain.sendall(outgoing.read())
+        plain.shutdown(socket.SHUT_WR)
+        found = [one.payload for one in watcher.messages(10)]
+        assert found == [b"%d" % number * 20_000 for number in range(1, 11)]
+
+
+def test_many_handshakes_at_once_come_to_an_end(site: Site, name: str) -> None:
+    with ExitStack() as stack:
+        opened = [stack.enter_context(Wire(site.optional)) for _ in range(50)]
+        context = site.context()
+        states = []
+        for wire in opened:
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+            with pytest.raises(ssl.SSLWantReadError):
+                tls.do_handshake()
+            wire.send(outgoing.read())
+            states.append((wire, tls, incoming, outgoing))
+        for wire, tls, incoming, outgoing in states:
+            incoming.write(wire.socket.recv(65_536))
+            tls.do_handshake()
+            tls.write(packets.connect(name, packets.V5))
+            wire.send(outgoing.read())
+        assert [wire.socket.recv(1) != b"" for wire in opened] == [True] * 50
 
 
 # --- the end of a connection

@@ -16,7 +16,7 @@ from holdfast.net.burst_log import BurstLog
 from holdfast.net.certificates import Certificates
 from holdfast.net.connection import NetConnection
 from holdfast.net.door import Door, Proxies
-from holdfast.net.tls_layer import TlsLayer
+from holdfast.net.tls_layer import HandshakeLine, TlsLayer
 from holdfast.net.unix_socket import UnixSocketFile
 from holdfast.net.websocket import over_websocket
 from holdfast.protocol.packets import MQTT_3_1, MQTT_3_1_1, MQTT_5_0
@@ -58,6 +58,7 @@ class Listener:
         self._gatekeeper = gatekeeper
         self._bursts = BurstLog(_log, loop.time)
         self._arriving: set[Arrival] = set()  # those that do not speak MQTT yet
+        self._handshakes = HandshakeLine()
         self._shown: dict[Arrival, CertificateKey] = {}  # where certificates can be revoked
         self._server: asyncio.Server | None = None
         self._unix_file: UnixSocketFile | None = None
@@ -172,6 +173,7 @@ class Listener:
         return TlsLayer(
             arrival,
             certificates.context,
+            self._handshakes,
             certificates.settings.handshake_timeout_s,
             self._make_upper,
             self._take_certificate,

@@ -7,6 +7,8 @@ connection for half a minute, and nothing can be given that a proxy has sent beh
 
 import asyncio
 import ssl
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final, cast, final
 
@@ -18,18 +20,55 @@ from holdfast.net.connection import read_rest
 # of TLS has at most 16 KiB and some.
 PIECE_BYTES: Final = 16 * 1024
 
+# Of handshakes in one pass of the event loop: they cost up to a millisecond each, and a thousand
+# clients may come back in one moment. Those who are there have their turn between.
+HANDSHAKES_S: Final = 0.005
+# That a client may send before its handshake goes on; then it is not read until that does.
+WAITING_BYTES_MAX: Final = 64 * 1024
+
 # Takes the verified certificate (DER) of a client; raises HoldfastError to refuse it.
 TakeCertificate = Callable[[Arrival, bytes], None]
 Refused = Callable[[Arrival, str], None]
 
 
 @final
+class HandshakeLine:
+    """Handshakes that can go on, in their order; some of them in each pass of the event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[TlsLayer] = deque()
+        self._is_scheduled = False
+
+    def stand_in(self, layer: "TlsLayer") -> None:
+        """Have ``go_on`` of this one called when it is its turn."""
+        self._waiting.append(layer)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._waiting and not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._work)
+
+    def _work(self) -> None:
+        self._is_scheduled = False
+        # Not the event loop's time, which stands still within one pass.
+        until_s = time.monotonic() + HANDSHAKES_S
+        try:
+            while self._waiting:
+                self._waiting.popleft().go_on()
+                if time.monotonic() >= until_s:
+                    break
+        finally:
+            self._schedule()
+
+
+@final
 class TlsLayer(asyncio.Protocol):
     """The server's end of TLS on one connection.
 
-    The layer above is made when the handshake is done, within ``timeout_s`` seconds;
-    ``take_certificate`` comes before, if the client has shown one. ``refused`` is told why a
-    connection comes to nothing.
+    Each step of the handshake waits for its turn in ``line``. The layer above is made when it is
+    done, within ``timeout_s`` seconds; ``take_certificate`` comes before, if the client has shown
+    one. ``refused`` is told why a connection comes to nothing.
     """
 
     __slots__ = (
@@ -37,6 +76,8 @@ class TlsLayer(asyncio.Protocol):
         "_arrival",
         "_incoming",
         "_is_closing",
+        "_is_paused",
+        "_line",
         "_make_layer",
         "_outgoing",
         "_raw",
@@ -44,12 +85,14 @@ class TlsLayer(asyncio.Protocol):
         "_ssl",
         "_take_certificate",
         "_timer",
+        "_waiting",
     )
 
     def __init__(
         self,
         arrival: Arrival,
         context: ssl.SSLContext,
+        line: HandshakeLine,
         timeout_s: float,
         make_layer: MakeLayer,
         take_certificate: TakeCertificate,
@@ -65,6 +108,9 @@ class TlsLayer(asyncio.Protocol):
         self._raw = arrival.transport
         self._above: asyncio.Protocol | None = None  # None until the handshake is done
         self._is_closing = False
+        self._line = line
+        self._waiting = b""  # what has come for the handshake, while it stands in line
+        self._is_paused = False  # as it is too much
         self._timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
             timeout_s, self._fail, f"no TLS handshake within {timeout_s:g} s"
         )
@@ -75,16 +121,34 @@ class TlsLayer(asyncio.Protocol):
         self._raw = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        for start in range(0, len(data), PIECE_BYTES):
-            if self._is_closing:
-                return
-            self._incoming.write(data[start : start + PIECE_BYTES])
-            if self._above is None and not self._shake_hands():
-                continue
-            self._read()
+        if self._above is None:
+            if not self._waiting:
+                self._line.stand_in(self)
+            self._waiting += data
+            if len(self._waiting) > WAITING_BYTES_MAX and not self._is_paused:
+                self._is_paused = True
+                self._raw.pause_reading()
+        else:
+            self._take(data)
+
+    def go_on(self) -> None:
+        """Go on with the handshake: it is its turn in the line."""
+        data, self._waiting = self._waiting, b""
+        if self._is_closing:
+            return
+        if self._is_paused:
+            self._is_paused = False
+            self._raw.resume_reading()
+        try:
+            self._take(data)
+        except Exception:
+            self.abort()  # as the event loop does where it calls itself
+            raise
 
     def eof_received(self) -> bool:
         # Not left to the event loop, which would wait for ever for a peer that does not read.
+        if self._waiting:
+            self.go_on()  # out of turn: what it has sent before counts
         if self._is_closing:
             return True
         if self._above is None:
@@ -156,6 +220,14 @@ class TlsLayer(asyncio.Protocol):
         return self._is_closing or self._raw.is_closing()
 
     # --- the work
+
+    def _take(self, data: bytes) -> None:
+        for start in range(0, len(data), PIECE_BYTES):
+            if self._is_closing:
+                return
+            self._incoming.write(data[start : start + PIECE_BYTES])
+            if self._above is not None or self._shake_hands():
+                self._read()
 
     def _shake_hands(self) -> bool:
         """Go on with the handshake; True once it is done and the layer above is there."""
