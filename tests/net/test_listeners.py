@@ -30,7 +30,11 @@ from tests.support.process import Process, eventually, required
 from tests.support.wire import PATIENCE_S, Closed, Wire, say
 
 # A listener behind a proxy is everybody's, so it has to be allowed.
-SETTINGS: Final[dict[str, str | int | float]] = {"log_level": "debug", "allow_anonymous": True}
+SETTINGS: Final[dict[str, str | int | float]] = {
+    "log_level": "debug",
+    "allow_anonymous": True,
+    "sys_interval_s": 1,
+}
 SERVER_KEEP_ALIVE = 0x13
 HEADER_V1 = b"PROXY TCP4 203.0.113.7 192.0.2.1 56324 1883\r\n"
 HEADER_V2 = (
@@ -252,6 +256,20 @@ def test_who_brings_no_header_is_not_let_in(site: Site, data: bytes) -> None:
         with Wire(port) as wire:
             assert _is_closed(wire, data)
     site.wait_line("a connection was closed: expected .* listener=behind")
+
+
+def test_who_is_not_let_in_is_counted(site: Site, name: str) -> None:
+    with Wire(site.behind) as wrong, Wire(site.half) as plain:
+        assert _is_closed(wrong, b"rubbish")
+        assert _is_closed(plain, b"rubbish" * 10)
+    with Wire(site.plain) as wire:
+        wire.hello(name, clean=True)
+        for counter in ("proxy_header", "tls"):
+            wire.subscribe(f"$SYS/broker/refused/connections/{counter}", 0)
+        counts: dict[str, int] = {}
+        while len(counts) < 2 or 0 in counts.values():
+            found = wire.expect(packets.PUBLISH)
+            counts[found.topic] = int(found.payload)
 
 
 def _is_closed(wire: Wire, data: bytes) -> bool:

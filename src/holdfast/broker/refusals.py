@@ -19,6 +19,9 @@ REFUSALS: Final = (
     "memory",
 )
 
+# What was wrong with a connection before MQTT, by the name that it has under ``$SYS``.
+UNFIT: Final = ("proxy_header", "tls")
+
 
 @final
 class RefusalCounters:
@@ -26,6 +29,7 @@ class RefusalCounters:
 
     def __init__(self) -> None:
         self.connections = dict.fromkeys(REFUSALS, 0)
+        self.unfit = dict.fromkeys(UNFIT, 0)
         self.evicted = 0  # that had sent no CONNECT yet, and made way for others
         self.failed_logins = 0
         self.bans = 0  # of addresses, so far

@@ -107,6 +107,8 @@ class SysTopics:
         counters = self._counters
         for name, count in refusals.connections.items():
             values[f"refused/connections/{name}"] = str(count)
+        for name, count in refusals.unfit.items():
+            values[f"refused/connections/{name}"] = str(count)
         values["refused/connections/evicted"] = str(refusals.evicted)
         values["refused/connects"] = str(counters.refused_connections)
         values["refused/publishes"] = str(counters.refused)

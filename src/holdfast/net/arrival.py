@@ -80,6 +80,10 @@ class Gatekeeper(Protocol):
         """Whether the client that a proxy has named may stay."""
         ...
 
+    def unfit(self, what: str) -> None:
+        """Count a connection that was closed before MQTT, for what was wrong: one of UNFIT."""
+        ...
+
     def left(self, arrival: Arrival) -> None:
         """A connection that has entered is gone."""
         ...

@@ -1,32 +1,45 @@
-"""One log line per burst: what comes a thousand times in a second is said once, and counted."""
+"""One log line per burst of what strangers can cause at will, and one with the count at its end."""
 
-from collections.abc import Callable
-from typing import Final, final
+import asyncio
+from typing import final
 
+from holdfast.broker.events import WARNING
 from holdfast.logs import Log
-
-QUIET_S: Final = 10.0  # after a line, before another one of its kind
+from holdfast.net.bursts import Bursts
 
 
 @final
 class BurstLog:
-    """Warnings of a few kinds, each at most once in QUIET_S; ``clock_s`` is steady time.
+    """Warnings to ``log``: of each kind one, and how many more there were when it is over.
 
-    A line says how many of its kind were passed over since the one before.
+    ``listener`` is a field of each.
     """
 
-    def __init__(self, log: Log, clock_s: Callable[[], float]) -> None:
+    def __init__(self, log: Log, listener: str) -> None:
         self._log = log
-        self._clock_s = clock_s
-        self._kinds: dict[str, tuple[float, int]] = {}  # when said last, and how many since
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._bursts = Bursts(1)
+        self._timer: asyncio.TimerHandle | None = None
 
-    def warning(self, kind: str, message: str, **fields: object) -> None:
-        now_s = self._clock_s()
-        said_s, passed_over = self._kinds.get(kind, (now_s - QUIET_S, 0))
-        if now_s - said_s < QUIET_S:
-            self._kinds[kind] = (said_s, passed_over + 1)
-            return
-        self._kinds[kind] = (now_s, 0)
-        if passed_over:
-            fields["more_before"] = passed_over
-        self._log.warning(message, **fields)
+    def warning(self, message: str, *, host: str, address: str) -> None:
+        """Tell of one of these, which was caused from this address of a host."""
+        if self._bursts.note(message, WARNING, host, self._loop.time()):
+            self._log.warning(message, listener=self._listener, address=address)
+        self._await_end()
+
+    def stop(self) -> None:
+        """Await nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _await_end(self) -> None:
+        next_s = self._bursts.next_s
+        if self._timer is None and next_s is not None:
+            self._timer = self._loop.call_at(next_s, self._end)
+
+    def _end(self) -> None:
+        self._timer = None
+        for burst in self._bursts.over(self._loop.time()):
+            self._log.warning(burst.summary, listener=self._listener)
+        self._await_end()

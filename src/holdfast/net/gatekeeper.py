@@ -120,6 +120,10 @@ class Gatekeeper:
         """Why a connection that has entered is turned away all the same, None if it is not."""
         return self._refused.get(arrival)
 
+    def unfit(self, what: str) -> None:
+        """Count a connection that was closed before MQTT, for what was wrong: one of UNFIT."""
+        self.counters.unfit[what] += 1
+
     def received(self, arrival: Arrival, size: int) -> None:
         """So many bytes came from one that is not let in yet."""
         visit = self._visits.get(arrival)

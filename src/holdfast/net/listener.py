@@ -46,17 +46,13 @@ class Listener:
         certificates: Certificates | None = None,
         gatekeeper: Gatekeeper | None = None,
     ) -> None:
-        loop = asyncio.get_running_loop()
         self.settings: Final = settings
         self.addresses: list[Address] = []
-        self.connections = 0
-        self.refused_full = 0  # by the gatekeeper
-        self.refused_unfit = 0  # for what they sent: no PROXY header, no handshake
         self._make_upper: MakeLayer = make_connection  # above TLS
         if settings.websocket is not None:
             self._make_upper = over_websocket(settings, make_connection)
         self._gatekeeper = gatekeeper
-        self._bursts = BurstLog(_log, loop.time)
+        self._bursts = BurstLog(_log, settings.title)
         self._arriving: set[Arrival] = set()  # those that do not speak MQTT yet
         self._handshakes = HandshakeLine()
         self._shown: dict[Arrival, CertificateKey] = {}  # where certificates can be revoked
@@ -88,7 +84,7 @@ class Listener:
         revoked = self._certificates.revoked
         for arrival, key in list(self._shown.items()):
             if key in revoked:
-                self.refused(arrival, "the client's certificate is revoked")
+                self._unfit("tls", arrival, "the client's certificate is revoked")
                 arrival.transport.abort()
 
     def close(self) -> None:
@@ -97,6 +93,7 @@ class Listener:
             self._unix_file.remove()
         if self._server is not None:
             self._server.close()
+        self._bursts.stop()
         for arrival in list(self._arriving):
             arrival.transport.abort()
 
@@ -133,31 +130,25 @@ class Listener:
         gatekeeper = self._gatekeeper
         is_client = self._proxies is None
         if gatekeeper is not None and not gatekeeper.enter(arrival, is_client=is_client):
-            self.refused_full += 1
             return None
-        self.connections += 1
         self._arriving.add(arrival)
         return arrival
 
     def identified(self, arrival: Arrival) -> bool:
         """Whether the client that a proxy has named may stay."""
-        if self._gatekeeper is None or self._gatekeeper.identified(arrival):
-            return True
-        self.refused_full += 1
-        return False
+        return self._gatekeeper is None or self._gatekeeper.identified(arrival)
 
     def refused(self, arrival: Arrival, why: str) -> None:
-        """Tell why a connection is closed before MQTT."""
-        self.refused_unfit += 1
-        self._bursts.warning(
-            why,
-            f"a connection was closed: {why}",
-            listener=self.settings.title,
-            address=arrival.address,
-        )
+        """Tell why a connection is closed that has not brought a right PROXY header."""
+        self._unfit("proxy_header", arrival, why)
+
+    def _unfit(self, what: str, arrival: Arrival, why: str) -> None:
+        if self._gatekeeper is not None:
+            self._gatekeeper.unfit(what)
+        text = f"a connection was closed: {why}"
+        self._bursts.warning(text, host=arrival.host, address=arrival.address)
 
     def _left(self, arrival: Arrival) -> None:
-        self.connections -= 1
         self._arriving.discard(arrival)
         self._shown.pop(arrival, None)
         if self._gatekeeper is not None:
@@ -177,7 +168,7 @@ class Listener:
             certificates.settings.handshake_timeout_s,
             self._make_upper,
             self._take_certificate,
-            self.refused,
+            partial(self._unfit, "tls"),
         )
 
     def _take_certificate(self, arrival: Arrival, encoded: bytes) -> None:
