@@ -4,6 +4,7 @@ import base64
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 
 import pytest
@@ -607,6 +608,22 @@ def test_a_server_that_stops_says_so(tmp_path_factory: pytest.TempPathFactory, n
         assert waiting.response().status == 408
         wire.cut()
         waiting.close()
+
+
+def test_who_is_one_too_many_is_told_so_in_a_frame(
+    tmp_path_factory: pytest.TempPathFactory, name: str, level: int
+) -> None:
+    folder = tmp_path_factory.mktemp("broker") / "data"
+    toml = listener_table("few", connections_max=1) + "[listeners.websocket]\n"
+    with ExitStack() as stack:
+        broker = stack.enter_context(BrokerProcess(folder, store="memory", toml=toml))
+        first = stack.enter_context(WebSocketWire(broker, level=level))
+        first.hello(name, clean=True)
+        second = stack.enter_context(WebSocketWire(broker, level=level))
+        second.send(packets.connect(f"{name}-2", level, clean=True))
+        assert second.expect(packets.CONNACK).code == (3 if level == V311 else 0x97)
+        assert [end.kind for end in second.websocket.until_closed()] == [CLOSE]
+        first.ping()
 
 
 # --- over TLS, a Unix socket, and behind a proxy

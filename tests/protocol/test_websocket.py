@@ -175,3 +175,84 @@ def test_a_pong_that_nobody_asked_for_is_nothing() -> None:
 def test_what_is_sent_has_the_shortest_header(size: int, header: str) -> None:
     assert data_header(size).hex() == header
     assert ping_frame(b"") == b"\x89\x00"
+
+
+def slowly(data: bytes) -> tuple[bytes, int]:
+    """The MQTT in these frames and the close code, 0 for none: the standard, read word by word."""
+    mqtt, is_open, place = b"", False, 0
+    while len(data) - place >= 2:
+        first, second = data[place], data[place + 1]
+        kind, length, place = first & 15, second & 127, place + 2
+        if first & 0x70 or second < 128 or kind not in (0, 1, 2, 8, 9, 10):
+            return mqtt, FRAME_ERROR
+        if kind >= 8 and (first < 128 or length > 125):
+            return mqtt, FRAME_ERROR
+        if kind == TEXT:
+            return mqtt, UNSUPPORTED_DATA
+        if kind < 8 and is_open != (kind == CONTINUATION):
+            return mqtt, FRAME_ERROR
+        width = {126: 2, 127: 8}.get(length, 0)
+        if len(data) - place < width + 4:
+            break
+        if width:
+            length = int.from_bytes(data[place : place + width], "big")
+            if length < {2: 126, 8: 65_536}[width] or length >= 1 << 63:
+                return mqtt, FRAME_ERROR
+        key, place = data[place + width : place + width + 4], place + width + 4
+        payload = data[place : place + length]
+        plain = bytes(byte ^ key[n % 4] for n, byte in enumerate(payload))
+        if kind < 8:
+            mqtt, is_open = mqtt + plain, first < 128
+        elif len(payload) < length:
+            break
+        elif kind == CLOSE:
+            return mqtt, close_code_of(plain)
+        place += length
+    return mqtt, 0
+
+
+def close_code_of(payload: bytes) -> int:
+    if payload == b"":
+        return NO_CODE
+    code = int.from_bytes(payload[:2], "big")
+    known = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
+    if len(payload) == 1 or code not in known:
+        return FRAME_ERROR
+    return INVALID_TEXT if "\ufffd" in payload[2:].decode(errors="replace") else code
+
+
+@given(
+    parts=st.lists(
+        st.builds(
+            frame,
+            st.binary(max_size=140) | st.sampled_from([b"\x03\xe8", b"\x03\xe8\xff", b"\x03"]),
+            st.sampled_from([0, 0, 0, 1, 2, 2, 2, 2, 3, 8, 9, 9, 10, 11]),
+            is_final=st.sampled_from([True, True, False]),
+            is_masked=st.sampled_from([True] * 9 + [False]),
+            reserved=st.sampled_from([0] * 9 + [0x40]),
+            key=st.binary(min_size=4, max_size=4),
+            length=st.sampled_from([None] * 9 + [5, 200, 1 << 20, 1 << 63]),
+        )
+        | st.binary(max_size=20),
+        max_size=8,
+    ),
+    size=st.integers(1, 40),
+)
+def test_any_bytes_mean_what_the_standard_says(parts: list[bytes], size: int) -> None:
+    """Right frames and wrong ones, whole, in pieces and byte by byte."""
+    data = b"".join(parts)
+    expected = slowly(data)
+    for step in (1, size, max(1, len(data))):
+        reader, mqtt = read(*(data[n : n + step] for n in range(0, len(data), step)))
+        assert (mqtt, reader.close_code) == expected
+
+
+def test_long_payloads_are_unmasked_as_short_ones_are() -> None:
+    """The two ways of doing it, around the size where one takes over from the other."""
+    for size in (8190, 8191, 8192, 8193, 8197, 70_000):
+        payload = bytes(number * 13 & 0xFF for number in range(size))
+        data = frame(b"short") + frame(payload) + frame(b"end")
+        _, mqtt = read(data)
+        assert mqtt == b"short" + payload + b"end"
+        _, mqtt = read(data[:21], data[21:])
+        assert mqtt == b"short" + payload + b"end"
