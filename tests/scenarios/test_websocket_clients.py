@@ -148,23 +148,24 @@ def test_only_pages_of_the_listed_origins_get_in(
 def test_the_guide_works_as_it_is_written(tmp_path: Path) -> None:
     """Its first settings are the broker's; the text behind a block is what that prints."""
     reader = Reader(tmp_path)
-    printed, web, mqtt = "", 0, 0
-
-    def here(text: str) -> str:
-        return text.replace("9001", str(web))
-
+    (_, settings), *rest = blocks("websocket.md")
+    printed = ""
     with ExitStack() as stack:
-        for language, text in blocks("websocket.md"):
+        toml = settings.replace("9001", "0")
+        broker = stack.enter_context(BrokerProcess(tmp_path / "data", toml=toml))
+        web = ports(broker)[WEB]
+
+        def here(text: str) -> str:
+            return text.replace("9001", str(web))
+
+        for language, text in rest:
             if language == "text":
                 assert printed == text
-            elif language == "toml" and web == 0:
-                broker = stack.enter_context(BrokerProcess(tmp_path / "data", toml=here(text)))
-                web, mqtt = ports(broker)[WEB], broker.port
             elif language == "toml":
                 (tmp_path / "more.toml").write_text(here(text))
                 load_settings(config_file=tmp_path / "more.toml")
             elif language == "html":
-                watcher = stack.enter_context(Wire(mqtt))
+                watcher = stack.enter_context(Wire(broker.port))
                 watcher.hello("watcher", clean=True)
                 watcher.subscribe("home/seen")
                 html, count = re.subn(r"https://[^\"]*/mqtt.min.js", "/mqtt.js", here(text))

@@ -51,9 +51,9 @@ class Page:
         self._browser: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._thread.start()
         command = next((path for name in COMMANDS if (path := shutil.which(name))), None)
         assert command is not None, "there is no Chromium: run `make test`, it installs one"
+        self._thread.start()
         options = ["--headless", "--disable-gpu", "--remote-debugging-port=0"]
         # Certificates of the tests are of an authority that no browser knows.
         options += [f"--user-data-dir={self._folder}", "--ignore-certificate-errors"]
