@@ -8,7 +8,6 @@ import socketserver
 import subprocess
 import sys
 import threading
-import tomllib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -21,6 +20,7 @@ from holdfast.broker.authentication import GRANT, REFUSE
 from tests.support import packets
 from tests.support.broker import BrokerProcess
 from tests.support.packets import V5
+from tests.support.plugin import install
 from tests.support.wire import PATIENCE_S, Wire
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "holdfast-saslauthd"
@@ -65,24 +65,13 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the module and what an installer writes beside it: the metadata.
-
-    Made by hand of the example's own pyproject.toml: a test installs nothing from a network.
-    """
-    folder = tmp_path_factory.mktemp("site")
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    (folder / "holdfast_saslauthd.py").write_text((EXAMPLE / "holdfast_saslauthd.py").read_text())
-    metadata = folder / f"holdfast_saslauthd-{project['version']}.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    """A folder with the module and what an installer writes beside it."""
+    return install(
+        tmp_path_factory.mktemp("site"),
+        "holdfast_saslauthd",
+        (EXAMPLE / "holdfast_saslauthd.py").read_text(),
+        (EXAMPLE / "pyproject.toml").read_text(),
     )
-    lines = []
-    for group, entries in project["entry-points"].items():
-        lines.append(f"[{group}]")
-        lines += [f"{name} = {value}" for name, value in entries.items()]
-    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    return folder
 
 
 @pytest.fixture
