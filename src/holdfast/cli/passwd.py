@@ -7,7 +7,6 @@ from typing import Annotated, Final
 
 import typer
 
-from holdfast.auth.password_file import SCRAM_MECHANISMS, check_user_name, parse
 from holdfast.cli.output import failures
 from holdfast.errors import UsageError
 
@@ -60,6 +59,9 @@ def passwd(
     ] = None,
 ) -> None:
     """Change the file; ``PASSWD_HELP`` is what the user reads."""
+    # Here and not above: no other command waits for it.
+    from holdfast.auth.password_file import SCRAM_MECHANISMS, check_user_name
+
     with failures():
         wanted = [name.upper() for name in mechanism or []] + ["SCRAM-SHA-256"] * scram
         for name in wanted:
@@ -75,6 +77,7 @@ def passwd(
 
 def _delete(file: Path, user: str) -> str:
     from holdfast.auth.password_edit import editing, read_for_edit, with_user, write
+    from holdfast.auth.password_file import parse
 
     with editing(file):
         text = read_for_edit(file)
@@ -85,8 +88,8 @@ def _delete(file: Path, user: str) -> str:
 
 
 def _set(file: Path, user: str, wanted: list[str], is_batch: bool) -> str:
-    # Here and not above: no other command waits for them.
     from holdfast.auth.password_edit import editing, read_for_edit, with_user, write
+    from holdfast.auth.password_file import parse
     from holdfast.auth.passwords import new_hash
     from holdfast.auth.verifiers import Verifiers, new_decoy_line, new_verifier
 
