@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from holdfast.auth import tokens
 from holdfast.auth.chain import Chain
@@ -17,6 +18,7 @@ from holdfast.auth.tokens import TokenLink
 from holdfast.broker.authentication import GRANT, REFUSE, AuthReply, AuthRequest
 from holdfast.broker.identity import Identity
 from holdfast.broker.permissions import Permissions
+from holdfast.config import load_settings
 from holdfast.config.authenticators import JwtSettings
 from holdfast.errors import ConfigError
 from tests.support.tokens import (
@@ -131,6 +133,11 @@ def test_a_secret_signs_too(make: Make, algorithm: str) -> None:
 @pytest.mark.parametrize("before", [b"", b"Bearer ", b"bearer  "])
 def test_a_token_is_the_data_of_a_method(make: Make, method: str, before: bytes) -> None:
     assert identity(shown(make(), before + RIGHT, method=method)).user_name == "ada"
+
+
+def test_what_is_before_a_token_is_before_it(make: Make) -> None:
+    for data in (RIGHT[:9] + b"Bearer " + RIGHT[9:], b"Bearer Bearer " + RIGHT, b"Bearer" + RIGHT):
+        assert reason(shown(make(), data, method="OAUTH2")) == NOT_ONE
 
 
 def test_methods_have_the_names_that_they_are_given(make: Make) -> None:
@@ -602,6 +609,88 @@ def test_a_key_that_is_withdrawn_takes_its_clients_along(make: Make, tmp_path: P
 
 
 # Settings.
+
+
+@pytest.mark.parametrize(
+    ("toml", "expected"),
+    [
+        ('algorithms = ["HS256"]', "one of secret_file, public_key_file, jwks_file and jwks_url"),
+        (
+            'algorithms = ["RS256"]\nsecret_file = "x"',
+            "HS256, HS384 or HS512 in algorithms, for secret_file",
+        ),
+        (
+            'algorithms = ["HS256"]\nsecret_file = "x"\npublic_key_file = "x"',
+            (
+                "an algorithm of public keys in algorithms, such as ES256, for public_key_file "
+                "and jwks_url"
+            ),
+        ),
+        (
+            'algorithms = ["HS256", "ES256"]\npublic_key_file = "x"',
+            "secret_file or jwks_file, for HS256, HS384 and HS512",
+        ),
+        (
+            'algorithms = ["HS256", "ES256"]\nsecret_file = "x"',
+            "public_key_file, jwks_file or jwks_url, for the algorithms of public keys",
+        ),
+        (
+            'algorithms = ["ES256"]\njwks_file = "x"\njwks_ca_file = "x"',
+            "jwks_url, for jwks_ca_file",
+        ),
+        (
+            'algorithms = ["ES256"]\njwks_file = "x"\nas_password = false\nmethods = []',
+            "as_password = true, or methods",
+        ),
+        ('algorithms = ["HS256", "ES256"]\njwks_file = "x"', ""),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(
+    tmp_path: Path, toml: str, expected: str
+) -> None:
+    file = tmp_path / "holdfast.toml"
+    file.write_text(f'[[authenticators]]\nkind = "jwt"\n{toml}\n')
+    if not expected:
+        assert len(load_settings(config_file=file).authenticators) == 1
+        return
+    with pytest.raises(ConfigError) as caught:
+        load_settings(config_file=file)
+    assert str(caught.value) == f"{file}: authenticators[0]: expected {expected}"
+
+
+@pytest.mark.parametrize(
+    ("url", "is_taken"),
+    [
+        ("https://id.example.org", True),
+        ("https://id.example.org:8443/keys?x=1", True),
+        ("http://127.0.0.1:8080/keys", True),
+        ("http://[::1]/keys", True),
+        ("http://localhost/keys", True),
+        ("http://id.example.org/keys", False),
+        ("http://127.0.0.1.example.org/keys", False),
+        ("http://localhost.example.org/", False),
+        ("http://10.0.0.1/", False),
+        ("https://user@id.example.org/", False),
+        ("https://", False),
+        ("https:///keys", False),
+        ("https://id.example.org:0/", False),
+        ("https://id.example.org:99999/", False),
+        ("https://id.example.org/#keys", False),
+        ("https://id.example.org/a b", False),
+        ("https://id.example.org/\u00e9", False),
+        ("file:///etc/passwd", False),
+        ("ftp://127.0.0.1/", False),
+        ("id.example.org", False),
+        ("", False),
+    ],
+)
+def test_keys_are_fetched_from_where_nobody_can_meddle(url: str, is_taken: bool) -> None:
+    values = {"kind": "jwt", "algorithms": ("ES256",), "jwks_url": url}
+    if is_taken:
+        assert JwtSettings.model_validate(values).jwks_url == url
+    else:
+        with pytest.raises(ValidationError, match="an https URL"):
+            JwtSettings.model_validate(values)
 
 
 @pytest.mark.parametrize(

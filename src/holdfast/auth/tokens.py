@@ -46,7 +46,7 @@ CACHED_BYTES_MAX: Final = 16 * 1024 * 1024  # of tokens that the entries are of
 
 # Three parts, the first of which begins as an object does. What else a password may be is not ours.
 _TOKEN: Final = re.compile(rb"e[wxyz][A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
-_BEARER: Final = re.compile(rb"bearer +", re.IGNORECASE)
+_BEARER: Final = re.compile(rb"\Abearer +", re.IGNORECASE)
 
 
 @final

@@ -76,6 +76,7 @@ class ScramSettings(BaseModel):
     )
     methods: tuple[ScramMethod, ...] = Field(
         default=("SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"),
+        min_length=1,
         description="Methods that are offered to clients.",
     )
 
@@ -229,25 +230,31 @@ class JwtSettings(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _has_keys(self) -> "JwtSettings":
+    def _fits_together(self) -> "JwtSettings":
         has_secret = self.secret_file is not None
+        has_set = self.jwks_file is not None
         has_public = self.public_key_file is not None or self.jwks_url is not None
-        has_any = has_secret or has_public or self.jwks_file is not None
         takes_secret = any(name.startswith("HS") for name in self.algorithms)
         takes_public = any(not name.startswith("HS") for name in self.algorithms)
-        if not has_any:
-            expected = "secret_file, public_key_file, jwks_file or jwks_url beside it"
-        elif has_secret and not takes_secret:
-            expected = "HS256, HS384 or HS512 among them for secret_file"
-        elif has_public and not takes_public:
-            expected = "an algorithm of public keys among them for public_key_file or jwks_url"
-        elif self.jwks_file is None and takes_secret and not has_secret:
-            expected = "secret_file beside it for HS256, HS384 and HS512"
-        elif self.jwks_file is None and takes_public and not has_public:
-            expected = "public_key_file or jwks_url beside it for the algorithms of public keys"
-        else:
-            return self
-        raise Culprit(list(self.algorithms), expected)
+        mistakes = {
+            "one of secret_file, public_key_file, jwks_file and jwks_url": not (
+                has_secret or has_set or has_public
+            ),
+            "HS256, HS384 or HS512 in algorithms, for secret_file": has_secret and not takes_secret,
+            "an algorithm of public keys in algorithms, such as ES256, for public_key_file and "
+            "jwks_url": has_public and not takes_public,
+            "secret_file or jwks_file, for HS256, HS384 and HS512": takes_secret
+            and not (has_secret or has_set),
+            "public_key_file, jwks_file or jwks_url, for the algorithms of public keys": (
+                takes_public and not (has_public or has_set)
+            ),
+            "jwks_url, for jwks_ca_file": self.jwks_ca_file is not None and self.jwks_url is None,
+            "as_password = true, or methods": not self.as_password and not self.methods,
+        }
+        for expected, is_mistake in mistakes.items():
+            if is_mistake:
+                raise Culprit(self.kind, expected)
+        return self
 
 
 # One table of any kind. `kind` says which.
