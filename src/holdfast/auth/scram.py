@@ -110,13 +110,13 @@ class ScramLink(Link):
         verifiers = self._verifiers
 
         def look_up(form: str) -> tuple[bytes, bytes, bytes, int]:
-            # What an unknown user costs is spent on everyone.
+            # What an unknown user costs is spent on everyone, and what a known one costs too.
             shown = verifiers.decoy(method, form)
             exchange.form = form
             found = verifiers.find(method, form)
             if found is not None:
                 exchange.user_name, shown = found
-                exchange.mark = f"{method} {shown.mark}"
+            exchange.mark = f"{method} {shown.mark}"
             return shown.salt, shown.stored_key, shown.server_key, shown.iterations
 
         nonce = None if self._nonce is None else self._nonce()
