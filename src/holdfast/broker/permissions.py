@@ -24,8 +24,9 @@ DELIVERY: Final = SUBSCRIBE | RECEIVE
 
 NO_RULE: Final = -1  # the index of the rule where none matches
 
-PUBLISHED_TOPICS_MAX: Final = 64  # whose decisions one connection keeps, some 10 kB
-RECEIVED_TOPICS_MAX: Final = 512  # some 80 kB
+# Topics whose decisions one connection keeps; so many of them take some 50 kB.
+PUBLISHED_TOPICS_MAX: Final = 512
+RECEIVED_TOPICS_MAX: Final = 512
 FILTERS_MAX: Final = 64
 CACHED_CHARACTERS_MAX: Final = 256  # of such a topic
 # Steps of finding out about one filter; one that takes more is not found to be allowed.
@@ -44,8 +45,8 @@ class Rule:
         self.topic_filter = topic_filter
         self.name = name
         self.levels = topic_filter.split("/")
-        first = self.levels[0]
-        self.begins_with_wildcard = first == "+" or first == "#"
+        self.first_level = self.levels[0]
+        self.begins_with_wildcard = self.first_level == "+" or self.first_level == "#"
         self.is_exact = "+" not in topic_filter and "#" not in topic_filter
 
 
@@ -150,6 +151,7 @@ class Permissions:
     def _first(self, topic: str, mask: int) -> int:
         """The first rule that matches a topic."""
         levels = topic.split("/")
+        first_level = levels[0]
         is_dollar = topic.startswith("$")
         for index, rule in enumerate(self.rules):
             if rule.actions & mask == 0:
@@ -157,9 +159,10 @@ class Permissions:
             if rule.is_exact:
                 if rule.topic_filter == topic:
                     return index
-            elif not (is_dollar and rule.begins_with_wildcard) and match_levels(
-                rule.levels, levels
-            ):
+            elif rule.begins_with_wildcard:
+                if not is_dollar and match_levels(rule.levels, levels):
+                    return index
+            elif rule.first_level == first_level and match_levels(rule.levels, levels):
                 return index
         return NO_RULE
 
