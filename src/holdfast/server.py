@@ -91,6 +91,8 @@ def _run(settings: Settings) -> int:
     _raise_file_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     access, certificates, watcher = _read_parts(settings)
+    for text in access.advice([listener.title for listener in settings.all_listeners]):
+        _log.warning(text)
     try:
         if settings.store == "memory":
             _log.warning("--store memory: nothing survives the end of this process")
@@ -112,7 +114,8 @@ def examine(settings: Settings) -> list[str]:
     check_settings(settings)
     access, *_ = _read_parts(settings)
     access.close()
-    return [str(warning) for warning in warnings(settings)]
+    listeners = [listener.title for listener in settings.all_listeners]
+    return [*map(str, warnings(settings)), *access.advice(listeners)]
 
 
 def _read_parts(settings: Settings) -> tuple[Access, dict[str, Certificates], Watcher]:

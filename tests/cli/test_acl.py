@@ -146,3 +146,17 @@ def test_advice_is_about_rules_that_decide_nothing(
     found = advice(parse_acl(f"[[rules]]\n{earlier}\n[[rules]]\n{later}\n"))
     assert bool(found) is expected
     assert not expected or "rule 2" in found[0]
+
+
+def test_advice_is_about_names_that_look_wrong(folder: Path) -> None:
+    acl = parse_acl(
+        "[roles]\noperator = []\n[[rules]]\ndeny = 'all'\ntopics = 'a'\n"
+        "roles = ['oprator', 'of-a-token']\nlisteners = ['out*', 'fiel']\n"
+    )
+    role = "rule 1 (line 3): the file has no role oprator; is operator meant?"
+    assert advice(acl) == [role]
+    assert advice(acl, ["field", "outside"]) == ["rule 1 (line 3): there is no listener fiel", role]
+    (folder / "holdfast.toml").write_text("acl_file = 'acl.toml'\n", encoding="utf-8")
+    done = holdfast("config", "check", "holdfast.toml", folder=folder)
+    assert done.returncode == 0
+    assert "acl.toml: rule 3 (line 14): there is no listener field" in done.stderr

@@ -1,15 +1,30 @@
 """What is odd about an ACL file, though it is no error."""
 
+import difflib
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
 from holdfast.auth.access_rules import ACTIONS, AccessRule
 from holdfast.auth.acl import AclText
 from holdfast.broker.permissions import PUBLISH, RECEIVE, RETAIN, SHARE, SUBSCRIBE
 from holdfast.protocol.filters import covers
 
 
-def advice(acl: AclText) -> list[str]:
-    """A line for each rule that decides nothing, since an earlier one has decided before."""
+def advice(acl: AclText, listeners: Sequence[str] | None = None) -> list[str]:
+    """A line for each rule that decides nothing, or likely is for others than it is meant for.
+
+    ``listeners`` are the names of those that there are, where that is known. A role may come from
+    elsewhere than the file, so that only one that looks misspelt is named.
+    """
     found: list[str] = []
     for index, rule in enumerate(acl.rules):
+        for one in rule.listeners or ():
+            if listeners is not None and not any(fnmatchcase(name, one) for name in listeners):
+                found.append(f"{rule.name}: there is no listener {one}")
+        for role in rule.roles or ():
+            near = difflib.get_close_matches(role, acl.roles, n=1, cutoff=0.75)
+            if role not in acl.roles and near:
+                found.append(f"{rule.name}: the file has no role {role}; is {near[0]} meant?")
         for earlier in acl.rules[:index]:
             if _decides_before(earlier, rule):
                 found.append(f"{rule.name} decides nothing: {earlier.name} does before it")

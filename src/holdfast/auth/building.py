@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from holdfast.auth.access import AccessControl
 from holdfast.auth.acl import AclFile
+from holdfast.auth.acl_advice import advice
 from holdfast.auth.anonymous import AnonymousLink
 from holdfast.auth.chain import Chain
 from holdfast.auth.client_ids import ClientIdPattern, ClientIdRule, ClientIdRules
@@ -43,6 +44,15 @@ class Access:
     def has_news(self) -> bool:
         """Whether a part has learned something by itself since the last such question."""
         return any(part.has_news() for part in self.parts if isinstance(part, Link))
+
+    def advice(self, listeners: Sequence[str]) -> list[str]:
+        """What is odd about the files that were read, though it is no error."""
+        return [
+            f"{part.file}: {line}"
+            for part in self.parts
+            if isinstance(part, AclFile)
+            for line in advice(part.text, listeners)
+        ]
 
     def close(self) -> None:
         """Let go of what the parts hold."""

@@ -24,7 +24,8 @@ DENIED: Final = 1  # the exit code of ``acl test``
 
 CHECK_HELP: Final = """Check an ACL file, as the broker does when it reads it.
 
-It also names rules that decide nothing because an earlier one always does.
+It also names rules that decide nothing because an earlier one always does, and roles that look
+misspelt. `holdfast config check` does so too, and knows the listeners.
 
 Example:
 
