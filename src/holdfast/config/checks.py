@@ -172,14 +172,16 @@ def _needs_leave(settings: Settings, listener: ListenerSettings) -> bool:
 
 def _unasked(settings: Settings, listener: ListenerSettings) -> Problem:
     key = _key_of(settings, listener)
-    through = "through a proxy" if listener.proxy_protocol_from else "from other machines"
+    through, last = "from other machines", "; or listen on 127.0.0.1 alone"
+    if listener.proxy_protocol_from:
+        through, last = "through a proxy", ""
     return Problem(
         "allow_anonymous",
         f"the listener {listener.title} ({key}) can be reached {through}, and no "
         "authenticator says who may connect; add [[authenticators]] to the configuration, for "
         'example kind = "password_file" with a file that `holdfast passwd` writes '
         "(docs/guides/passwords.md); or let anyone in with allow_anonymous = true "
-        "(--allow-anonymous); or listen on 127.0.0.1 alone",
+        f"(--allow-anonymous){last}",
     )
 
 

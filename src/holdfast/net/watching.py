@@ -107,7 +107,8 @@ def _read(part: Part) -> bool:
     except Exception as error:
         _log.failure(f"{part.name}: what was read before stays", error)
         return False
-    _log.info(f"{part.name}: read anew", files=files)
+    if files:
+        _log.info(f"{part.name}: read anew", files=files)
     return True
 
 
