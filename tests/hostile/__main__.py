@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.hostile.catalogue import ATTACKS
-from tests.hostile.scene import MIB, Attack, Result, percentile, play
+from tests.hostile.scene import MIB, Attack, Result, Stage, percentile
 from tests.hostile.topics import DEEPEST
 from tests.support.wire import Closed
 
@@ -42,8 +42,9 @@ def _play(attack: Attack, arguments: argparse.Namespace) -> bool:
     with tempfile.TemporaryDirectory(prefix="holdfast-hostile-") as folder:
         try:
             with redirect_stdout(log):
-                is_full = not arguments.small
-                result = play(attack, Path(folder), is_full=is_full, seed=arguments.seed)
+                stage = Stage(attack, Path(folder), is_full=not arguments.small)
+                with stage:
+                    result = stage.play(attack, seed=arguments.seed)
         except (AssertionError, OSError, Closed) as error:
             print(f"{attack.name} FAILED: {error!r}\n{log.getvalue()[-5000:]}", flush=True)
             return False

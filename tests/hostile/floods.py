@@ -99,7 +99,7 @@ def _never_reads(scene: Scene) -> None:
     with scene.dialled() as publisher:
         publisher.hello("loud", clean=True)
         sent = 0
-        while sent < 1000 or not is_over():
+        while sent < 400 or not is_over():
             publisher.publish_all("loud", [bytes(32 * 1024)] * 20, 1)
             sent += 20
     scene.note("messages", sent)
@@ -166,7 +166,7 @@ ATTACKS: Final = (
         name="qos0-flood",
         title="publishers that never stop, QoS 0",
         run=_qos0_flood,
-        small=4,
+        small=2,
         full=50,
         memory_bytes=lambda size: 10 * MIB + size * MIB,
     ),
@@ -174,7 +174,7 @@ ATTACKS: Final = (
         name="qos1-flood",
         title="publishers that never stop, QoS 1, to disk",
         run=_qos1_flood,
-        small=4,
+        small=2,
         full=50,
         memory_bytes=lambda size: 32 * MIB + size * 6 * MIB,
     ),
@@ -182,7 +182,7 @@ ATTACKS: Final = (
         name="deep-flood",
         title="publishers that never stop, deep topics all different",
         run=_deep_flood,
-        small=4,
+        small=2,
         full=50,
         memory_bytes=lambda size: 24 * MIB + size * MIB,
     ),
@@ -190,7 +190,7 @@ ATTACKS: Final = (
         name="never-reads",
         title="subscribers that never read",
         run=_never_reads,
-        small=8,
+        small=4,
         full=200,
         memory_bytes=lambda size: 24 * MIB + size * 5 * MIB,
     ),

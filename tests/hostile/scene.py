@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from tests.support.broker import BrokerProcess
 from tests.support.process import Process, eventually
@@ -17,8 +18,8 @@ from tests.support.wire import Wire
 
 MIB: Final = 1024 * 1024
 SERVICE_PATIENCE_S: Final = 60.0  # for a round trip of the honest pair, at the worst
-CALM_TRIPS: Final = 50  # round trips before a small attack, so that all that is lazy is done
-SMALL_TRIPS: Final = 20  # while it goes on
+CALM_TRIPS: Final = 10  # round trips before a small attack, so that all that is lazy is done
+SMALL_TRIPS: Final = 5  # while it goes on
 FULL_TRIPS: Final = 500  # before a full attack, and while it goes on
 FULL_S: Final = 30.0  # what has no end of its own ends after that, with fewer of them
 LOG_INTERVAL_S: Final = 10.0  # the time for which the log has a bound
@@ -156,9 +157,14 @@ class Attack:
     memory_bytes: Callable[[int], int]
     log_lines: int = 1010
     settings: Mapping[str, str | int | float] = field(default_factory=dict)
-    tables: Callable[[Path], str] = lambda folder: ""
+    tables: Callable[[Path], str] | None = None
     login: tuple[str, str] | None = None
     small_settings: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    @property
+    def stage(self) -> str:
+        """The same for attacks that can be played one after another on one small stage."""
+        return f"{self.tables} {self.settings} {self.small_settings}"
 
 
 @dataclass(frozen=True)
@@ -191,31 +197,53 @@ def percentile(values: list[int], share: float) -> int:
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
-def play(attack: Attack, folder: Path, *, is_full: bool, seed: int) -> Result:
-    """Start a broker and an honest pair, carry the attack out, and measure."""
-    settings = {**attack.settings, **({} if is_full else attack.small_settings)}
-    size = attack.full if is_full else attack.small
-    with (
-        BrokerProcess(folder / "data", settings=settings, toml=attack.tables(folder)) as broker,
-        ExitStack() as keepers,
-    ):
-        server = ServerLook(broker.process.pid)
-        honest = Honest(broker.port, attack.login)
-        keepers.callback(honest.kill)
-        honest.wait(FULL_TRIPS if is_full else CALM_TRIPS)
+class Stage:
+    """A broker with the settings of an attack, and an honest pair at it; for one attack or more."""
+
+    def __init__(self, attack: Attack, folder: Path, *, is_full: bool) -> None:
+        settings = {**attack.settings, **({} if is_full else attack.small_settings)}
+        toml = "" if attack.tables is None else attack.tables(folder)
+        self._is_full = is_full
+        self._broker = BrokerProcess(folder / "data", settings=settings, toml=toml)
+        self._login = attack.login
+        self._keepers = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._keepers.enter_context(self._broker)
+        self._server = ServerLook(self._broker.process.pid)
+        self._honest = Honest(self._broker.port, self._login)
+        self._keepers.callback(self._honest.kill)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._keepers:
+            if kind is None:
+                self._honest.end()
+
+    def play(self, attack: Attack, *, seed: int) -> Result:
+        """Carry the attack out, and measure what it does."""
+        broker, honest, server = self._broker, self._honest, self._server
+        size = attack.full if self._is_full else attack.small
+        first = honest.trips
+        honest.wait(FULL_TRIPS if self._is_full else CALM_TRIPS)
         before = honest.trips
         from_s = time.monotonic()
         memory_bytes, log_lines = server.memory_bytes, len(broker.log_lines)
         server.forget_peak()
         with ExitStack() as stack:
             chance = random.Random(seed)
-            scene = Scene(broker, honest, server, size, is_full, chance, stack)
+            scene = Scene(broker, honest, server, size, self._is_full, chance, stack)
             attack.run(scene)
             during = honest.trips_us[before:]
         result = Result(
             attack,
             size,
-            honest.trips_us[:before],
+            honest.trips_us[first:before],
             during,
             max(server.peak_bytes - memory_bytes, 0),
             attack.memory_bytes(size),
@@ -223,6 +251,5 @@ def play(attack: Attack, folder: Path, *, is_full: bool, seed: int) -> Result:
             time.monotonic() - from_s,
             scene.noted,
         )
-        honest.wait(5)  # the attack is over, and whoever stayed is served still
-        honest.end()
-    return result
+        honest.wait(1)  # the attack is over, and whoever stayed is served still
+        return result
