@@ -208,3 +208,17 @@ def test_packets_before_a_bad_one_are_handed_out() -> None:
     assert framer.next_frame()
     with pytest.raises(ProtocolError):
         framer.next_frame()
+
+
+def test_a_packet_that_is_put_back_comes_once_more() -> None:
+    framer = Framer(PACKET_BYTES_MAX)
+    framer.feed(packet(3) + packet(200))
+    for size in (3, 200):
+        assert framer.next_frame()
+        framer.put_back()
+        before = framer.frames
+        assert framer.next_frame()
+        assert framer.buffer[framer.start : framer.end] == packet(size)
+        assert framer.frames == before + 1
+    assert not framer.next_frame()
+    assert framer.buffered == 0
