@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from holdfast.auth.access import AccessControl
 from holdfast.auth.access_rules import AccessRule, Subject, TopicTemplate
 from holdfast.auth.acl import AclFile, parse_acl, parse_rules, permissions_of, read_acl
+from holdfast.auth.anonymous import AnonymousLink
+from holdfast.auth.chain import Chain
+from holdfast.broker.authentication import GRANT, AuthReply, AuthRequest
 from holdfast.broker.permissions import Permissions
 from holdfast.errors import ConfigError
 
@@ -295,3 +298,34 @@ def test_own_rules_hold_for_whom_they_are_about() -> None:
             found = AccessControl().permissions(subject, rules)
             assert found is not None
             assert found.may_publish("a", False) == (subject.client_id == "c1")
+
+
+class Failing(Other):
+    """One that cannot be asked any more, from a moment on."""
+
+    has_failed = False
+
+    def rules(self, subject: Subject) -> tuple[AccessRule, ...] | None:
+        if self.has_failed:
+            raise RuntimeError("the directory is down")
+        return super().rules(subject)
+
+
+def request(renewed: AuthReply | None = None) -> AuthRequest:
+    return AuthRequest(
+        *(None, None, "c", None, None, "192.0.2.1:1", False, None),
+        renewed=None if renewed is None else renewed.identity,
+        permissions=None if renewed is None else renewed.permissions,
+    )
+
+
+def test_an_authorizer_that_fails_lets_nobody_in_and_leaves_who_is_in_as_it_was() -> None:
+    failing = Failing((rule("allow a"),))
+    chain = Chain([AnonymousLink(is_alone=True)], AccessControl([failing]))
+    granted_before = chain.step(request())
+    assert granted_before.permissions is not None
+    failing.has_failed = True
+    renewed = chain.step(request(granted_before))
+    assert renewed.kind == GRANT and renewed.permissions is granted_before.permissions
+    with pytest.raises(RuntimeError):
+        chain.step(request())
