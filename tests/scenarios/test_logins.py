@@ -9,6 +9,7 @@ from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
+import trustme
 from argon2 import PasswordHasher
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -121,6 +122,54 @@ def test_real_clients_log_in(start: Start, users: Users) -> None:
     client.publish("t", b"m", qos=1).wait_for_publish(PATIENCE_S)
     client.disconnect()
     client.loop_stop()
+
+
+def test_a_real_client_logs_in_by_its_certificate(
+    start: Start, users: Users, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for name, made in [
+        ("server", authority.issue_cert("localhost")),
+        ("client", authority.issue_cert("meter-7.example.org", common_name="meter-7")),
+    ]:
+        made.private_key_pem.write_to_path(str(tmp_path / f"{name}.key"))
+        for index, part in enumerate(made.cert_chain_pems):
+            part.write_to_path(str(tmp_path / f"{name}.pem"), append=index > 0)
+    broker = start(
+        f"""{users.toml}
+        [[authenticators]]
+        kind = "certificate"
+        [[client_ids]]
+        client_ids = ["%u", "%a{{certificate_common_name}}:*"]
+        [[listeners]]
+        address = "127.0.0.1:0"
+        name = "tls"
+        tls.certificate = "{tmp_path}/server.pem"
+        tls.key = "{tmp_path}/server.key"
+        tls.client_certificates = "required"
+        tls.client_ca = "{tmp_path}/ca.pem"
+        """
+    )
+
+    def publish(client_id: str, *arguments: str) -> str:
+        command = [required("mosquitto_pub", "mosquitto-clients"), "-V", "5", "-i", client_id]
+        command += ["-h", "localhost", "-p", str(broker.ports[-1]), "-t", "t", "-m", "m"]
+        for option, name in [("cafile", "ca.pem"), ("cert", "client.pem"), ("key", "client.key")]:
+            command += [f"--{option}", str(tmp_path / name)]
+        done = subprocess.run(
+            [*command, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        return done.stderr
+
+    assert publish("meter-7") == publish("meter-7:2", "-u", "meter-7") == ""
+    assert "Bad User Name or Password" in publish("meter-7", "-u", "admin")
+    assert "Client Identifier not valid" in publish("meter-8")
+    assert connack(broker, "meter-7", "") == 0x86  # where there is no TLS
 
 
 def test_a_failed_login_is_one_line_without_the_password(start: Start, users: Users) -> None:
