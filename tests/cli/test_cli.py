@@ -115,6 +115,12 @@ def test_an_address_of_another_machine_is_one_line(tmp_path: Path) -> None:
     assert_one_line(done, 3, r"(?i)cannot assign requested address")
 
 
+def test_an_address_that_cannot_be_one_is_one_line(tmp_path: Path) -> None:
+    # Listeners of IPv6 are for IPv6 alone.
+    done = holdfast("serve", "--listen", "[::ffff:127.0.0.1]:0", folder=tmp_path)
+    assert_one_line(done, 3, r"cannot listen on \[::ffff:127\.0\.0\.1\]:0: Invalid argument")
+
+
 def test_a_host_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
     done = holdfast("serve", "--listen", "nowhere.invalid:0", folder=tmp_path)
     assert_one_line(done, 3, r"^holdfast: ")

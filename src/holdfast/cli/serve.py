@@ -47,6 +47,7 @@ Exit codes:
 _NOT_BINDABLE: Final = frozenset(
     {
         *(errno.EACCES, errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPERM),
+        errno.EINVAL,  # an address of IPv4 inside IPv6, or of a link without its zone
         # Of a Unix socket, whose path may be anything.
         *(errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENOTDIR, errno.EROFS),
     }
