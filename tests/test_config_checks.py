@@ -458,6 +458,12 @@ file = "{tmp_path}/users"
             "listeners[0].websocket.origins: is empty: any page that is open in a browser on this",
         ),
         ('[[listeners]]\naddress = "127.0.0.1:1"\nwebsocket.origins = ["http://a"]', None),
+        ('[[authenticators]]\nkind = "http"\nurl = "http://127.0.0.1:8000/login"', None),
+        ('[[authenticators]]\nkind = "http"\nurl = "https://192.0.2.1/login"', None),
+        (
+            '[[authenticators]]\nkind = "http"\nurl = "http://192.0.2.1:8000/login"',
+            "authenticators[0].url: is not https: whoever is in the network between can read",
+        ),
     ],
 )
 def test_what_is_likely_not_meant_is_warned_of(

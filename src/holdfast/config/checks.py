@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
+from holdfast.config.authenticators import HttpSettings
 from holdfast.config.listeners import ListenerSettings, TlsSettings
 from holdfast.config.settings import Settings
 from holdfast.config.values import Address, ListenAddress, is_any_port
@@ -63,6 +65,9 @@ def warnings(settings: Settings) -> Iterator[Problem]:
     """What works, and is likely not meant: to be told, not refused."""
     for listener in settings.all_listeners:
         yield from _exposed(settings, listener)
+    for index, authenticator in enumerate(settings.authenticators):
+        if isinstance(authenticator, HttpSettings):
+            yield from _asked_in_the_clear(f"authenticators[{index}].url", authenticator.url)
     for setting, field, value in settings_in(settings):
         mark = read_file_mark(field)
         if mark is not None and mark.is_secret and isinstance(value, Path):
@@ -292,6 +297,17 @@ def _exposed(settings: Settings, listener: ListenerSettings) -> Iterator[Problem
     if not is_open and listener.tls is None and not listener.proxy_protocol_from:
         text = "whoever is in the network between can read passwords and messages"
         yield Problem(key, f"{listener.title} has no TLS: {text}")
+
+
+def _asked_in_the_clear(setting: str, url: str) -> Iterator[Problem]:
+    parts = urlsplit(url)
+    try:
+        if parts.scheme != "http" or ListenAddress(parts.hostname or "", 0).finds_only_loopback():
+            return
+    except OSError:
+        pass  # not found now, and then it is not known whose it will be
+    text = "is not https: whoever is in the network between can read passwords, and let anyone in"
+    yield Problem(setting, text)
 
 
 def _plain(text: str) -> str:
