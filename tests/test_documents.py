@@ -9,6 +9,7 @@ import pytest
 
 from holdfast.config import Settings
 from holdfast.config.loading import load_settings
+from tools.configuration import models_in
 
 REPOSITORY: Final = Path(__file__).parent.parent
 PAGES: Final = sorted(
@@ -58,3 +59,17 @@ def test_the_configuration_of_the_deployment_page_is_right(tmp_path: Path) -> No
     settings = load_settings(config_file=file)
     assert isinstance(settings, Settings)
     assert settings.data_dir == Path("/var/lib/holdfast")
+
+
+@pytest.mark.parametrize("name", ["SECURITY.md", "docs/operating/deployment.md"])
+def test_settings_are_called_by_their_names(name: str) -> None:
+    """What looks like a setting in a page for operators is one."""
+    text = re.sub(
+        r"^```.*?^```", "", (REPOSITORY / name).read_text("utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    known = {*Settings.model_fields}
+    for table in models_in(Settings):
+        known |= table.model_fields.keys()
+    found = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)(?: = [^`]*)?`", text))
+    assert len(found) > 2
+    assert found <= known, found - known
