@@ -87,7 +87,10 @@ class Intake:
         self._rates = rates
         self._counters = counters
         self._more: deque[Connection] = deque()  # who has sent more than a slice
-        self._topics = TopicCache()
+        self._topics = TopicCache(
+            levels_max=limits.topic_levels_max, bytes_max=limits.topic_bytes_max
+        )
+        self._any_topics = TopicCache(0)  # keeps none
 
     @property
     def has_more(self) -> bool:
@@ -225,7 +228,14 @@ class Intake:
             return
         version = connection.version
         if packet_type == PUBLISH:
-            publish = decode_publish(buffer, framer.start, framer.end, version, self._topics)
+            try:
+                publish = decode_publish(buffer, framer.start, framer.end, version, self._topics)
+            except Refused as refusal:
+                publish = decode_publish(
+                    buffer, framer.start, framer.end, version, self._any_topics
+                )
+                self._publishing.refuse_topic(connection, publish, refusal)
+                return
             self._publishing.publish(connection, publish)
             return
         packet_id = peek_packet_id(buffer, framer.start, framer.end)

@@ -198,6 +198,24 @@ class Publishing:
         else:
             connection.answer(encode(Pubrec(packet_id, NO_MATCHING_SUBSCRIBERS), MQTT_5_0), wait)
 
+    def refuse_topic(self, connection: Connection, packet: Publish, refusal: Refused) -> None:
+        """Refuse a PUBLISH for a topic that is too long or has too many levels.
+
+        Raises ProtocolError if that topic was to get an alias, as later ones would go by that.
+        """
+        session = connection.session
+        assert session is not None
+        self._counters.received += 1
+        self._counters.received_payload_bytes += len(packet.payload)
+        properties = packet.properties
+        if properties is not None and properties.topic_alias is not None:
+            raise ProtocolError(refusal.reason_code, refusal.detail)
+        if packet.qos == 2 and session.received.holds(packet.packet_id):
+            # Taken before the bound was what it is now [MQTT-4.3.3-10].
+            connection.answer(encode_pubrec(packet.packet_id), self._commits.filling)
+            return
+        self._refuse(connection, packet, refusal.reason_code, refusal.detail)
+
     def _refuse(
         self, connection: Connection, packet: Publish, reason_code: int, detail: str
     ) -> None:

@@ -32,8 +32,9 @@ from holdfast.protocol.reason_codes import (
     PACKET_IDENTIFIER_IN_USE,
     QUOTA_EXCEEDED,
     SUCCESS,
+    TOPIC_FILTER_INVALID,
 )
-from holdfast.protocol.topics import check_filter, is_shared
+from holdfast.protocol.topics import check_filter, is_shared, size_fault
 
 
 @final
@@ -208,9 +209,17 @@ def _is_identifier_in_use(session: Session, connection: Connection, packet_id: i
 
 def _refusal(request: SubscriptionRequest, session: Session, limits: Limits) -> int:
     """The reason code that refuses a filter, SUCCESS for one to accept."""
-    fault = _filter_fault(request.topic_filter)
+    topic_filter = request.topic_filter
+    fault = _filter_fault(topic_filter)
     if fault != SUCCESS:
         return fault
+    # A Shared Subscription has two levels that are not of its topics.
+    levels_max = limits.topic_levels_max
+    if levels_max > 0 and is_shared(topic_filter):
+        levels_max += 2
+    size = len(topic_filter.encode("utf-8")) if limits.topic_bytes_max > 0 else 0
+    if size_fault(topic_filter, size, levels_max, limits.topic_bytes_max):
+        return TOPIC_FILTER_INVALID
     if session.closed is not None and len(session.closed) >= ENDED_SUBSCRIPTIONS_MAX:
         return QUOTA_EXCEEDED
     if (

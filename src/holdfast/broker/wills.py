@@ -18,7 +18,7 @@ from holdfast.protocol.reason_codes import (
     RETAIN_NOT_SUPPORTED,
     TOPIC_NAME_INVALID,
 )
-from holdfast.protocol.topics import check_topic, is_sys_topic
+from holdfast.protocol.topics import check_topic, is_sys_topic, size_fault
 
 
 def check_will(will: Will, limits: Limits, permissions: Permissions | None) -> None:
@@ -27,6 +27,10 @@ def check_will(will: Will, limits: Limits, permissions: Permissions | None) -> N
     One that the client may not publish is refused as well: nobody could be told later.
     """
     _check_topic(will.topic, limits.delayed_seconds_max)
+    size = len(will.topic.encode("utf-8"))
+    fault = size_fault(will.topic, size, limits.topic_levels_max, limits.topic_bytes_max)
+    if fault:
+        raise ProtocolError(TOPIC_NAME_INVALID, fault)
     if will.qos > limits.maximum_qos:
         detail = f"expected a will of QoS {limits.maximum_qos} at most, QoS {will.qos} came"
         raise Refused(QOS_NOT_SUPPORTED, detail)

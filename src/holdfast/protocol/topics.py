@@ -5,7 +5,7 @@ Source: MQTT 5.0 §4.7 and §4.8.2, MQTT 3.1.1 §4.7.
 
 from typing import Final, final
 
-from holdfast.errors import ProtocolError
+from holdfast.errors import ProtocolError, Refused
 from holdfast.protocol.reason_codes import TOPIC_FILTER_INVALID, TOPIC_NAME_INVALID
 from holdfast.protocol.wire import STRING_BYTES_MAX, text_of
 
@@ -150,10 +150,17 @@ class TopicCache:
 
     One for all connections of a broker is meant: a name then is the same object everywhere, with
     its hash at hand. When it is full it starts afresh, which costs some decoding.
+
+    It keeps no name that is above ``levels_max`` or ``bytes_max``, 0 for no bound: those are
+    refused, each time.
     """
 
-    def __init__(self, topics_max: int = CACHED_TOPICS_MAX) -> None:
+    def __init__(
+        self, topics_max: int = CACHED_TOPICS_MAX, levels_max: int = 0, bytes_max: int = 0
+    ) -> None:
         self._topics_max = topics_max
+        self._levels_max = levels_max
+        self._bytes_max = bytes_max
         self._topics: dict[bytes, str] = {}
 
     def __len__(self) -> int:
@@ -164,17 +171,29 @@ class TopicCache:
         """The Topic Name of these bytes, which are not empty.
 
         Raises ProtocolError: Malformed Packet unless it is a proper UTF-8 string, Topic Name
-        invalid if it holds a wildcard.
+        invalid if it holds a wildcard. Raises Refused (Topic Name invalid) above a bound.
         """
         topic = self._topics.get(raw)
         if topic is None:
             topic = text_of(raw, "PUBLISH")
             check_topic(topic)
+            fault = size_fault(topic, len(raw), self._levels_max, self._bytes_max)
+            if fault:
+                raise Refused(TOPIC_NAME_INVALID, fault)
             if len(raw) <= CACHED_TOPIC_BYTES_MAX:
                 if len(self._topics) >= self._topics_max:
                     self._topics.clear()
                 self._topics[raw] = topic
         return topic
+
+
+def size_fault(topic: str, size: int, levels_max: int, bytes_max: int) -> str:
+    """Why a Topic Name or Topic Filter of so many bytes is above a bound, "" if it is not."""
+    if 0 < bytes_max < size:
+        return f"expected a topic of at most {bytes_max} bytes, {size} came"
+    if 0 < levels_max <= topic.count("/"):
+        return f"expected a topic of at most {levels_max} levels, {topic.count('/') + 1} came"
+    return ""
 
 
 def _string_fault(text: str) -> str:
