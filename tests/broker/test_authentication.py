@@ -2,7 +2,12 @@
 
 import pytest
 
-from holdfast.broker.limits import AUTH_ROUNDS_MAX, Limits
+from holdfast.broker.limits import (
+    AUTH_ROUNDS_MAX,
+    REAUTHENTICATIONS_MAX,
+    REAUTHENTICATIONS_MS,
+    Limits,
+)
 from holdfast.message import Properties
 from holdfast.protocol.packets import (
     Auth,
@@ -408,6 +413,31 @@ def test_a_connected_client_authenticates_again_while_messages_flow() -> None:
     client.send(Auth(BEGIN, said(data=b"ada")))
     prove(client)
     assert client.received() == ["AUTH 0x00"]
+
+
+def test_who_authenticates_again_and_again_is_disconnected() -> None:
+    """Each may cost as much as hashing a password."""
+    world = new_world()
+    client = let_in(world)
+    for _ in range(REAUTHENTICATIONS_MAX):
+        client.send(Auth(BEGIN, said(data=b"ada")))
+        prove(client)
+        assert client.received() == ["AUTH 0x00"]
+    world.advance(REAUTHENTICATIONS_MS - 1)
+    asked = len(authenticator(world).requests)
+    client.send(Auth(BEGIN, said(data=b"ada")))
+    assert client.received() == ["DISCONNECT 0x97"]
+    assert len(authenticator(world).requests) == asked
+
+
+def test_who_authenticates_again_now_and_then_stays() -> None:
+    world = new_world()
+    client = let_in(world)
+    for _ in range(5 * REAUTHENTICATIONS_MAX):
+        client.send(Auth(BEGIN, said(data=b"ada")))
+        prove(client)
+        assert client.received() == ["AUTH 0x00"]
+        world.advance(REAUTHENTICATIONS_MS // REAUTHENTICATIONS_MAX)
 
 
 @pytest.mark.spec("MQTT5-4.12.1-2")

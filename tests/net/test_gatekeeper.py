@@ -251,3 +251,20 @@ def test_two_devices_with_one_identifier_leave_it_to_one_of_them(
         holder.hello(name, clean=True)
     assert refused(dial(broker, level), name) == (CONNECTION_RATE_EXCEEDED if level == V5 else 3)
     holder.ping()
+
+
+def test_a_connect_that_is_too_large_is_refused_by_its_first_bytes(
+    new_broker: NewBroker, dial: Dial, level: int
+) -> None:
+    """Before anybody knows who it is; afterwards the same client may send more."""
+    broker = new_broker(settings={"connect_bytes_max": 1000})
+    wire = dial(broker, level)
+    wire.send(b"\x10\xff\xff\x03\x00\x04MQTT" + bytes([level]))  # 65 535 bytes follow, it says
+    assert wire.until_closed() == []
+    wire = dial(broker, level)
+    wire.send(packets.connect("x" * 990, level, clean=True))
+    assert wire.until_closed() == []
+    wire = dial(broker, level)
+    wire.hello("x" * 900, clean=True)
+    wire.publish("t", bytes(100_000), 1)
+    broker.process.wait_line("expected a packet of at most 1000 bytes")

@@ -8,7 +8,12 @@ from typing import Final, final
 
 from holdfast.broker.connection import AUTHENTICATING, CLOSED, CONNECTED, HELD, Connection
 from holdfast.broker.identity import Identity, PeerCertificate
-from holdfast.broker.limits import AUTH_REASON_CHARACTERS_MAX, AUTH_ROUNDS_MAX
+from holdfast.broker.limits import (
+    AUTH_REASON_CHARACTERS_MAX,
+    AUTH_ROUNDS_MAX,
+    REAUTHENTICATIONS_MAX,
+    REAUTHENTICATIONS_MS,
+)
 from holdfast.broker.permissions import Permissions
 from holdfast.errors import ProtocolError, Refused
 from holdfast.message import Properties
@@ -22,6 +27,7 @@ from holdfast.protocol.reason_codes import (
     IMPLEMENTATION_SPECIFIC_ERROR,
     NOT_AUTHORIZED,
     PROTOCOL_ERROR,
+    QUOTA_EXCEEDED,
     RE_AUTHENTICATE,
     SUCCESS,
     reason_name,
@@ -193,10 +199,11 @@ class Authentication:
         self._ask(connection, connection.exchange, data, packet.password)
         return False
 
-    def auth(self, connection: Connection, packet: Auth) -> None:
+    def auth(self, connection: Connection, packet: Auth, now_ms: int) -> None:
         """Take an AUTH, of the first authentication or a later one.
 
-        Raises ProtocolError for one that is out of place. Source: [MQTT-4.12.0-5], [MQTT-4.12.0-7],
+        Raises ProtocolError for one that is out of place, and Refused if a client begins too often:
+        each may cost as much as hashing a password. Source: [MQTT-4.12.0-5], [MQTT-4.12.0-7],
         [MQTT-4.12.1-1].
         """
         properties = packet.properties
@@ -208,6 +215,13 @@ class Authentication:
         if packet.reason_code == RE_AUTHENTICATE:
             if connection.state != CONNECTED or exchange is not None:
                 raise _protocol_error("expected AUTH to go on, one to begin came")
+            if not 0 <= now_ms - connection.reauthenticated_ms < REAUTHENTICATIONS_MS:
+                connection.reauthenticated_ms = now_ms
+                connection.reauthentications = 0
+            connection.reauthentications += 1
+            if connection.reauthentications > REAUTHENTICATIONS_MAX:
+                detail = f"expected at most {REAUTHENTICATIONS_MAX} authentications in a minute"
+                raise Refused(QUOTA_EXCEEDED, detail)
             exchange = AuthExchange(None)
             connection.exchange = exchange
         elif packet.reason_code != CONTINUE_AUTHENTICATION:

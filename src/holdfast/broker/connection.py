@@ -67,6 +67,8 @@ class Connection:
         # What it may do, None for everything: it is the client's own, and replaced as a whole.
         self.permissions: Permissions | None = None
         self.auth_method: str | None = None  # the Authentication Method of its CONNECT
+        self.reauthentications = 0  # begun since ``reauthenticated_ms``
+        self.reauthenticated_ms = 0
         self.exchange: AuthExchange | None = None  # the authentication under way
         self.aliases_in: AliasesIn | None = None  # from its first alias on
         self.aliases_out: AliasesOut | None = None  # if its client takes any

@@ -263,7 +263,7 @@ class Intake:
         elif isinstance(packet, Disconnect):
             self._connecting.disconnect(connection, packet)
         elif isinstance(packet, Auth):
-            self._authentication.auth(connection, packet)
+            self._authentication.auth(connection, packet, self._router.now_ms)
         elif isinstance(packet, Connect):
             raise ProtocolError(PROTOCOL_ERROR, "expected one CONNECT, a second one came")
         else:
@@ -312,7 +312,7 @@ class Intake:
         version = connection.version
         packet = decode(framer.buffer, framer.start, framer.end, version, self._topics)
         if isinstance(packet, Auth):
-            self._authentication.auth(connection, packet)
+            self._authentication.auth(connection, packet, self._router.now_ms)
         elif isinstance(packet, Disconnect):
             self._endings.lost(connection)
         else:
