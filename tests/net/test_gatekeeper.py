@@ -7,13 +7,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 
+from holdfast.auth.password_edit import with_user, write
 from holdfast.broker.authentication import AuthReply, AuthRequest, grant, refuse
 from holdfast.net.admission import AdmissionRules
 from holdfast.net.turned_away import answer_of
 from holdfast.protocol.reason_codes import BAD_USER_NAME_OR_PASSWORD
 from tests.support import packets
 from tests.support.broker import BrokerProcess, NewBroker, holdfast_command
+from tests.support.listening import listener_table
 from tests.support.local import LocalServer
 from tests.support.packets import CONNACK, V5, V311
 from tests.support.process import eventually
@@ -268,3 +271,35 @@ def test_a_connect_that_is_too_large_is_refused_by_its_first_bytes(
     wire.hello("x" * 900, clean=True)
     wire.publish("t", bytes(100_000), 1)
     broker.process.wait_line("expected a packet of at most 1000 bytes")
+
+
+def test_behind_a_proxy_the_client_is_banned_and_not_the_proxy(tmp_path: Path) -> None:
+    """One client guesses passwords; another one comes by the same proxy."""
+    passwords = tmp_path / "passwords"
+    passwords.touch(0o600)
+    hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    write(passwords, with_user("", "ada", [hasher.hash("right")]))
+    toml = (
+        "failed_logins_max = 2\ntrusted_addresses = []\naddress_connections_max = 2\n"
+        + listener_table("proxied", proxy_protocol_from=["127.0.0.1"])
+        + f'[[authenticators]]\nkind = "password_file"\nfile = "{passwords}"\n'
+    )
+    with BrokerProcess(tmp_path / "data", toml=toml) as broker, ExitStack() as stack:
+
+        def log_in(host: str, password: str) -> int:
+            wire = stack.enter_context(Wire(broker.ports[1], V5))
+            wire.send(f"PROXY TCP4 {host} 127.0.0.1 1234 1883\r\n".encode())
+            wire.send(packets.connect("c", V5, user="ada", password=password, clean=True))
+            try:
+                return wire.expect(CONNACK).code
+            except (Closed, ConnectionError):
+                return -1
+
+        guessed = [log_in("192.0.2.66", f"guess {number}") for number in range(5)]
+        assert guessed[:2] == [0x87, 0x87] or guessed[:2] == [0x86, 0x86]
+        assert BANNED in guessed
+        assert log_in("192.0.2.66", "right") == -1
+        for number in range(3):  # each from an address of its own, all by one proxy
+            assert log_in(f"192.0.2.{number}", "right") == 0
+        broker.process.wait_line("an address is banned for a while.*192.0.2.66")
+        assert "guess" not in broker.log
