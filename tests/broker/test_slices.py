@@ -186,3 +186,17 @@ def test_a_subscribe_looks_at_so_much_that_is_retained(world: World) -> None:
     granted = suback.reason_codes.count(0)
     assert SUBSCRIBE_WORK_MAX / 1010 < granted < SUBSCRIBE_WORK_MAX / 1000
     assert suback.reason_codes == [0] * granted + [QUOTA_EXCEEDED] * (500 - granted)
+
+
+def test_subscribers_that_take_nothing_are_work_as_well(world: World) -> None:
+    """A client in thousands of shared groups that does not read: each is gone through."""
+    reader = world.transient("reader")
+    requests = [SubscriptionRequest(f"$share/{n}/t", 0, False, False, 0) for n in range(2500)]
+    reader.send(Subscribe(1, requests, None))
+    reader.stall()
+    flooder = world.transient("flooder")
+    flooder.push(*numbered(3))
+    world.turn()
+    assert flooder.connection.has_more
+    world.run()
+    assert not flooder.connection.has_more

@@ -17,7 +17,7 @@ class Counters:
         self.bytes_received = 0
         self.bytes_sent = 0
         self.logged_payload_bytes = 0  # of the entries of the log
-        # What packets cost beyond their own bytes: nodes of a tree looked at, filters filed.
+        # What packets cost beyond their bytes: nodes of trees looked at, subscribers gone through.
         self.work = 0
         self.commits = 0  # batches that the store made durable
         self.dropped_qos0 = 0  # for a subscriber whose socket was full

@@ -183,11 +183,11 @@ class Intake:
         before = framer.frames
         stop_at = before + packets_max
         # Who makes much work of few packets waits for the turn of all who do.
-        work_max = counters.work + counters.sent + SLICE_WORK
+        work_max = counters.work + SLICE_WORK
         try:
             while connection.state < HELD and not connection.has_more and framer.next_frame():
                 self._packet(connection)
-                if framer.frames == stop_at or counters.work + counters.sent > work_max:
+                if framer.frames == stop_at or counters.work > work_max:
                     connection.is_heavy = packets_max > 0
                     if connection.is_heavy and framer.buffered > 0:
                         self.later(connection)

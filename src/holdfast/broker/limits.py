@@ -23,7 +23,8 @@ INPUT_UNCOMMITTED_BYTES_MAX: Final = 4 * 1024 * 1024  # of one publisher, then i
 # Of one connection, before the others have their turn. An honest client sends less at a time, and
 # each further slice costs less than a hundredth of what is in it.
 SLICE_PACKETS: Final = 32
-# Nodes looked at, filters filed and packets sent for one slice, before it ends: some milliseconds.
+# Nodes looked at, levels filed and subscribers gone through for one slice, before it ends: some
+# milliseconds.
 SLICE_WORK: Final = 2000
 # Of one SUBSCRIBE, then 0x97 for the rest of its filters: levels filed, retained topics looked at.
 SUBSCRIBE_WORK_MAX: Final = 400_000

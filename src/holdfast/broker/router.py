@@ -146,6 +146,7 @@ class Router:
     def _give_all(self, route: Route, outgoing: Outgoing, lsn: int, wait: int) -> None:
         """Hand a message to all sessions online and to one member of each group."""
         publisher = outgoing.message.publisher
+        self._counters.work += len(route.targets) + len(route.groups)
         for target in route.targets:
             subscription: Subscription | None = target
             if target.is_no_local and publisher == target.session.client_id:
