@@ -54,21 +54,27 @@ def _connect_and_drop(scene: Scene) -> None:
 def _takeovers(scene: Scene) -> None:
     """One client identifier, used by one connection after another, and by many at a time."""
     hello = packets.connect("wanted", clean=False, values={packets.SESSION_EXPIRY: 3600})
-    last: Wire | None = None
+    holder: Wire | None = None
     for _ in range(scene.size):
         wire = scene.dial()
         wire.send(hello)
-        assert wire.expect(packets.CONNACK).code == 0
-        if last is not None:
-            farewell = last.until_closed()
-            assert [one.code for one in farewell] == [0x8E], "Session taken over"
-            scene.note("0x8E")
-        last = wire
+        code = wire.expect(packets.CONNACK).code
+        if code != 0:
+            # Too many in turn: who has the session keeps it.
+            scene.note(f"refused 0x{code:02X}")
+            wire.until_closed()
+            assert holder is not None
+            holder.ping()
+            continue
+        if holder is not None:
+            assert [one.code for one in holder.until_closed()] == [0x8E], "Session taken over"
+            scene.note("taken over")
+        holder = wire
     files = scene.server.open_files
     with Crowd(scene.broker.port, scene.size) as crowd:
         crowd.send_each(hello)
         crowd.until_closed(scene.size - 1)
-        scene.note("0x8E", crowd.closed)
+        scene.note("turned out at once", crowd.closed)
         scene.serve_on()
     scene.until_gone(files)
 
@@ -130,6 +136,23 @@ def _huge_wills(scene: Scene) -> None:
     scene.serve_on()
 
 
+def _many_sessions(scene: Scene) -> None:
+    """Sessions with a subscription each, to be kept for ever, that nobody comes back to."""
+    hello = {packets.SESSION_EXPIRY: 0xFFFF_FFFF}
+    for at in range(0, scene.size, 500):
+        count = min(500, scene.size - at)
+        with Crowd(scene.broker.port, count) as crowd:
+            for number, one in enumerate(crowd.sockets.values(), at):
+                one.send(
+                    packets.connect(f"left-{number}", values=hello)
+                    + packets.subscribe(1, [(f"left/{number}", 1)])
+                    + packets.disconnect()
+                )
+            crowd.until_closed(count)
+            scene.note("kept", count)
+    scene.serve_on()
+
+
 ATTACKS: Final = (
     Attack(
         name="slow-connect",
@@ -179,5 +202,13 @@ ATTACKS: Final = (
         small=20,
         full=1000,
         memory_bytes=lambda size: 16 * MIB + size * 140 * 1024,
+    ),
+    Attack(
+        name="many-sessions",
+        title="sessions for ever that nobody comes back to",
+        run=_many_sessions,
+        small=500,
+        full=50_000,
+        memory_bytes=lambda size: 24 * MIB + size * 4096,
     ),
 )
