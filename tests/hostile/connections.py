@@ -201,7 +201,7 @@ ATTACKS: Final = (
         run=_huge_wills,
         small=20,
         full=1000,
-        memory_bytes=lambda size: 16 * MIB + size * 140 * 1024,
+        memory_bytes=lambda size: 24 * MIB + size * 240 * 1024,
     ),
     Attack(
         name="many-sessions",

@@ -20,7 +20,7 @@ MIB: Final = 1024 * 1024
 SERVICE_PATIENCE_S: Final = 60.0  # for a round trip of the honest pair, at the worst
 CALM_TRIPS: Final = 10  # round trips before a small attack, so that all that is lazy is done
 SMALL_TRIPS: Final = 5  # while it goes on
-FULL_TRIPS: Final = 500  # before a full attack, and while it goes on
+FULL_TRIPS: Final = 300  # before a full attack, and while it goes on
 FULL_S: Final = 30.0  # what has no end of its own ends after that, with fewer of them
 LOG_INTERVAL_S: Final = 10.0  # the time for which the log has a bound
 
