@@ -40,6 +40,7 @@ TICK_MS_MAX: Final = 10_000
 # How long a turn goes on with what is more than a slice of one client. It bounds what the others
 # wait, some five turns a message; a longer one would save little of what a turn costs.
 MORE_INPUT_S: Final = 0.004
+LINE_REST_S_MAX: Final = 0.1
 # A timer that is later than that was held up, and a clock that is further ahead was set forward.
 LATE_MS: Final = 1000
 
@@ -90,6 +91,8 @@ class Driver:
         self._next_number = 1
         self._inputs: list[NetConnection] = []
         self._lost: list[NetConnection] = []
+        self._line_rests_until_s = 0.0  # those who have more than a slice wait until then
+        self._line_timer: asyncio.TimerHandle | None = None
         self._drained: list[NetConnection] = []
         self._paused: set[NetConnection] = set()
         self._reads_done: list[tuple[ReadWanted, ReadResult]] = []
@@ -221,7 +224,11 @@ class Driver:
             self._await_end_of_burst()
         self._set_timer()
         if broker.needs_turn:
-            self._schedule()
+            rest_s = self._line_rests_until_s - time.monotonic()
+            if rest_s <= 0:
+                self._schedule()
+            elif self._line_timer is None:
+                self._line_timer = self._loop.call_later(rest_s, self._line_rested)
 
     def _take_results(self) -> None:
         broker = self._broker
@@ -247,6 +254,29 @@ class Driver:
             host = _host_of(step.request.address)
             self._gatekeeper.login_refused(host, reply.reason_code)
 
+    def _take_more_input(self) -> None:
+        """Go on with what is more than a slice of one client.
+
+        A slice of much work cannot be cut, and its one packet keeps the interpreter for itself: the
+        writer, who needs it for each row, would have a commit take as long as a hundred of them.
+        So after such a one the line rests for as long as it took, or until that commit is done.
+        """
+        broker = self._broker
+        from_s = time.monotonic()
+        if from_s < self._line_rests_until_s:
+            return
+        now_s = from_s
+        while broker.go_on():
+            now_s = time.monotonic()
+            if now_s >= from_s + MORE_INPUT_S:
+                break
+        if now_s > from_s + 2 * MORE_INPUT_S and broker.is_commit_under_way:
+            self._line_rests_until_s = now_s + min(now_s - from_s, LINE_REST_S_MAX)
+
+    def _line_rested(self) -> None:
+        self._line_timer = None
+        self._schedule()
+
     def _take_input(self) -> None:
         broker = self._broker
         inputs, self._inputs = self._inputs, []
@@ -255,9 +285,7 @@ class Driver:
             if not connection.is_let_in and self._gatekeeper is not None:
                 self._gatekeeper.received(connection.arrival, len(data))
             broker.receive(_peer(connection), data)
-        until_s = time.monotonic() + MORE_INPUT_S
-        while broker.go_on() and time.monotonic() < until_s:
-            pass
+        self._take_more_input()
         for connection in inputs:
             if _peer(connection).is_read_paused:
                 self.has_enough(connection)
@@ -326,6 +354,7 @@ class Driver:
             self._stop_for(error)
             return
         self._is_commit_done = True
+        self._line_rests_until_s = 0.0
         self._commit_took_us = (time.perf_counter_ns() - self._commit_from_ns) // 1000
         self._upkeep.committed()
         # Used at once; a turn that is already scheduled will find nothing left to do.
@@ -439,7 +468,7 @@ class Driver:
     def _leave(self) -> None:
         """Wait for nothing more that may take its time."""
         self._upkeep.stop()
-        for timer in (self._timer, self._log_timer):
+        for timer in (self._timer, self._log_timer, self._line_timer):
             if timer is not None:
                 timer.cancel()
         self._logins.leave()
