@@ -195,7 +195,7 @@ ATTACKS: Final = (
         title="65 535 user properties",
         run=_user_properties,
         small=2,
-        full=100,
+        full=30,
         memory_bytes=lambda size: 48 * MIB + size * 12 * MIB // 2,
     ),
     Attack(

@@ -12,40 +12,44 @@ from tests.support.wire import Wire
 _CHUNK_BYTES: Final = 64 * 1024
 
 
-def push(wires: list[Wire], data: bytes, is_over: Callable[[], bool]) -> int:
-    """Send ``data`` again and again on all connections, never read; how many bytes went out."""
+def push(
+    wires: list[Wire], data: bytes, is_over: Callable[[], bool], *, is_reading: bool = False
+) -> int:
+    """Send ``data`` again and again on all connections; how many bytes went out.
+
+    What the server sends is thrown away where it ``is_reading``. Whoever is closed is left out, and
+    it ends when nobody is left.
+    """
     total = 0
-    rests = [memoryview(data)] * len(wires)
+    rests = {wire: memoryview(data) for wire in wires}
     for wire in wires:
         wire.socket.setblocking(False)
-    while not is_over():
+    while rests and not is_over():
         is_stuck = True
-        for i, wire in enumerate(wires):
+        for wire, rest in list(rests.items()):
             try:
-                sent = wire.socket.send(rests[i][:_CHUNK_BYTES])
+                if is_reading:
+                    _throw_away(wire)
+                sent = wire.socket.send(rest[:_CHUNK_BYTES])
             except BlockingIOError:
+                continue
+            except ConnectionError:
+                del rests[wire]
                 continue
             is_stuck = False
             total += sent
-            rests[i] = rests[i][sent:] or memoryview(data)
+            rests[wire] = rest[sent:] or memoryview(data)
         if is_stuck:
-            select.select([], [wire.socket for wire in wires], [], 0.05)
+            select.select([], [wire.socket for wire in rests], [], 0.05)
     return total
 
 
-def push_and_read(wires: list[Wire], data: bytes, is_over: Callable[[], bool]) -> int:
-    """As ``push``, and throw away what the server sends."""
-
-    def read_all() -> bool:
-        for wire in wires:
-            try:
-                while wire.socket.recv(1 << 18):
-                    pass
-            except BlockingIOError:
-                pass
-        return is_over()
-
-    return push(wires, data, read_all)
+def _throw_away(wire: Wire) -> None:
+    try:
+        while wire.socket.recv(1 << 18):
+            pass
+    except BlockingIOError:
+        pass
 
 
 def _guests(scene: Scene, count: int, prefix: str) -> list[Wire]:
@@ -65,7 +69,7 @@ def _qos0_flood(scene: Scene) -> None:
 
 
 def _qos1_flood(scene: Scene) -> None:
-    """The same at QoS 1, for a session that is away: every message goes to the disk."""
+    """The same at QoS 1, for a session that is away: all of it goes to disk until that is full."""
     with scene.dialled() as absent:
         absent.hello("flood-absent")
         absent.subscribe("f", 1)
@@ -76,8 +80,9 @@ def _qos1_flood(scene: Scene) -> None:
         scene.stack.enter_context(wire)
         wire.hello(f"flood-{number}", clean=True)
         wires.append(wire)
-    sent = push_and_read(wires, data, scene.trips_from_here())
+    sent = push(wires, data, scene.trips_from_here(), is_reading=True)
     scene.note("PUBLISH", sent // 8)
+    scene.serve_on()
 
 
 def _deep_flood(scene: Scene) -> None:
@@ -120,7 +125,7 @@ def _acknowledgement_flood(scene: Scene) -> None:
     kinds = (packets.PUBREL, packets.PUBREC, packets.PUBCOMP, packets.PUBACK)
     data = b"".join(packets.acknowledge(kind, n) for n in range(1, 65_536, 7) for kind in kinds)
     wires = _guests(scene, scene.size, "ack")
-    sent = push_and_read(wires, data, scene.trips_from_here())
+    sent = push(wires, data, scene.trips_from_here(), is_reading=True)
     scene.note("acknowledgements", sent // 4)
 
 
