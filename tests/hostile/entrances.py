@@ -261,6 +261,7 @@ ATTACKS: Final = (
         full=100,
         memory_bytes=lambda size: 16 * MIB,
         tables=_websocket,
+        small_settings={"connect_timeout_s": 3.0},
     ),
     Attack(
         name="websocket-giants",
@@ -270,5 +271,6 @@ ATTACKS: Final = (
         full=100,
         memory_bytes=lambda size: 24 * MIB + size * 2 * MIB,
         tables=_websocket,
+        small_settings={"connect_timeout_s": 3.0},
     ),
 )

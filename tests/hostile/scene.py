@@ -155,7 +155,7 @@ class Attack:
     small: int
     full: int
     memory_bytes: Callable[[int], int]
-    log_lines: int = 1010
+    log_lines: int = 500
     settings: Mapping[str, str | int | float] = field(default_factory=dict)
     tables: Callable[[Path], str] | None = None
     login: tuple[str, str] | None = None
