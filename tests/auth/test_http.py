@@ -17,7 +17,7 @@ from holdfast.auth.link import NOT_MINE, Answer
 from holdfast.broker.authentication import GRANT, REFUSE, AuthRequest
 from holdfast.broker.identity import Identity, PeerCertificate
 from holdfast.errors import AuthenticatorUnavailable, ConfigError
-from tests.support.http import Asked, HttpServer, Said
+from tests.support.http_server import Asked, HttpServer, Said
 from tests.support.wire import PATIENCE_S
 
 

@@ -16,7 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from holdfast.auth.password_edit import with_user, write
 from tests.support import packets
 from tests.support.broker import BrokerProcess
-from tests.support.http import Asked, HttpServer, Said
+from tests.support.http_server import Asked, HttpServer, Said
 from tests.support.packets import CONNACK, DISCONNECT, V5, V311
 from tests.support.process import PATIENCE_S, required
 from tests.support.wire import Wire, contents
