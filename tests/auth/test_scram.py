@@ -490,3 +490,28 @@ def test_who_has_lost_the_password_loses_the_connection(
     world.run()
     lost = [packet.reason_code for packet in client.packets() if isinstance(packet, Disconnect)]
     assert lost == ([0x87] if change in ("gone", "new password") else [])
+
+
+@pytest.mark.parametrize("is_again", [False, True], ids=["CONNECT", "AUTH"])
+def test_a_password_taken_back_amid_an_exchange_lets_nobody_in(
+    file: Path, server: ScramLink, is_again: bool
+) -> None:
+    """The proof is right for the verifier that the exchange began with, which is not there now."""
+    world = World(authenticator=Chain([server]))
+    ada = ScramClient("ada", "lovelace")
+    client = connect(world, ada)
+    if is_again:
+        prove(client, ada)
+        ada = ScramClient("ada", "lovelace")
+        client.send(Auth(BEGIN, said(ada.first())))
+    write(file, {"bob": made(SHA256, "builder")})
+    server.reload()
+    world.broker.renew_identities()
+    if not is_again:
+        challenge = data_of(only(client.packets()))
+        client.send(Auth(GO_ON, said(ada.final(challenge))))
+    world.run()
+    goodbye = client.packets()[-1]
+    assert isinstance(goodbye, Disconnect)
+    assert goodbye.reason_code == 0x87
+    assert world.broker.sessions.online == 0

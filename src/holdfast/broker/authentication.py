@@ -135,14 +135,18 @@ def refuse(reason_code: int = NOT_AUTHORIZED, reason: str = "", detail: str = ""
 
 @final
 class AuthExchange:
-    """One exchange of a connection; ``connect`` is the CONNECT that waits for its end, if any."""
+    """One exchange of a connection; ``connect`` is the CONNECT that waits for its end, if any.
 
-    def __init__(self, connect: Connect | None) -> None:
+    ``round_of_renewals`` is the one in which it began: what a later step finds in its state may be
+    from then.
+    """
+
+    def __init__(self, connect: Connect | None, round_of_renewals: int) -> None:
         self.connect = connect
         self.is_step_under_way = False
         self.rounds = 0
         self.state: object | None = None
-        self.round_of_renewals = 0  # when its newest step was asked
+        self.round_of_renewals = round_of_renewals
 
 
 @final
@@ -195,7 +199,7 @@ class Authentication:
         connection.auth_method = method
         connection.user_name = packet.user_name
         connection.state = HELD if method is None else AUTHENTICATING
-        connection.exchange = AuthExchange(packet)
+        connection.exchange = AuthExchange(packet, self._round_of_renewals)
         self._ask(connection, connection.exchange, data, packet.password)
         return False
 
@@ -222,7 +226,7 @@ class Authentication:
             if connection.reauthentications > REAUTHENTICATIONS_MAX:
                 detail = f"expected at most {REAUTHENTICATIONS_MAX} authentications in a minute"
                 raise Refused(QUOTA_EXCEEDED, detail)
-            exchange = AuthExchange(None)
+            exchange = AuthExchange(None, self._round_of_renewals)
             connection.exchange = exchange
         elif packet.reason_code != CONTINUE_AUTHENTICATION:
             raise _protocol_error("expected AUTH of a client, one of a server came")
@@ -252,7 +256,6 @@ class Authentication:
         )
         exchange.is_step_under_way = True
         exchange.state = None
-        exchange.round_of_renewals = self._round_of_renewals
         self.steps.append(AuthStep(connection, exchange, request, self._round_of_renewals))
 
     def renew_all(self, connections: list[Connection]) -> None:
@@ -286,7 +289,7 @@ class Authentication:
         self.steps.append(AuthStep(connection, None, request, self._round_of_renewals))
 
     def settled(self, step: AuthStep) -> None:
-        """The client of a step is let in: was the answer from before a renewal of all?"""
+        """The client of a step is let in: did that begin before a renewal of all?"""
         exchange = step.exchange
         if exchange is not None and exchange.round_of_renewals != self._round_of_renewals:
             self._renew(step.connection)
