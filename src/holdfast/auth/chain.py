@@ -49,7 +49,10 @@ class Chain:
         self._by_name = {link.name: link for link in self.links}
         assert len(self._by_name) == len(self.links), "two links of one name"
         self._client_ids = client_ids
-        self._methods = frozenset[str]().union(*(link.methods for link in self.links))
+        # Asked once: from here on these are looked at on the event loop.
+        self._link_methods = {link.name: link.methods for link in self.links}
+        self._threads = {link.name: link.threads for link in self.links}
+        self._methods = frozenset[str]().union(*self._link_methods.values())
 
     @property
     def methods(self) -> frozenset[str]:
@@ -59,7 +62,11 @@ class Chain:
     @property
     def lanes(self) -> dict[str, int]:
         """The lanes of links that wait for others, and how many threads each of them needs."""
-        return {link.name: link.threads for link in self.links if link.threads > 0}
+        return {name: threads for name, threads in self._threads.items() if threads > 0}
+
+    def lane_of(self, link: Link) -> str:
+        """Where a link answers."""
+        return link.name if self._threads[link.name] > 0 else SHARED_LANE
 
     def step(self, request: AuthRequest) -> AuthReply:
         """Answer one request, all on this thread."""
@@ -80,7 +87,8 @@ class Chain:
         if isinstance(request.state, _Begun):
             return (request.state.link,)
         if request.method is not None:
-            return tuple(link for link in self.links if request.method in link.methods)
+            methods = self._link_methods
+            return tuple(link for link in self.links if request.method in methods[link.name])
         return self.links
 
     def granted(self, request: AuthRequest, identity: Identity, data: bytes | None) -> AuthReply:
@@ -137,14 +145,16 @@ class Walk:
     def _lane_of(self, index: int) -> str:
         if index == len(self._links):
             return self.lane if index > 0 else SHARED_LANE
-        link = self._links[index]
-        return link.name if link.threads > 0 else SHARED_LANE
+        return self._chain.lane_of(self._links[index])
 
     def _ask(self, link: Link) -> Answer:
         request = self._request
         if request.renewed is not None:
             try:
-                return link.renew(request, request.renewed)
+                answer = link.renew(request, request.renewed)
+                if answer is NOT_MINE or isinstance(answer, AuthReply):
+                    return answer
+                raise TypeError(f"expected an AuthReply, got a {type(answer).__name__}")
             except Exception as error:
                 # That somebody cannot be asked is no reason to end what was granted.
                 _log.failure("clients stay as they are: an authenticator failed", error)

@@ -140,7 +140,8 @@ class Logins:
         if step.exchange is None:
             self._report(step, error)
             # That nobody can be asked is no reason to end what was granted.
-            return grant(identity=step.request.renewed)
+            request = step.request
+            return grant(identity=request.renewed, permissions=request.permissions)
         if isinstance(error, LimitExceeded):
             return refuse(SERVER_BUSY, detail=str(error))
         self._report(step, error)
