@@ -652,3 +652,46 @@ def test_what_is_too_large_for_one_member_is_not_for_another_without_the_right(
     publisher.publish("a", "y", 1, 2)
     assert payloads(first) == ["y"]
     assert payloads(second) == []
+
+
+@Strategies
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_member_that_may_share_no_more_is_given_nothing(strategy: int, qos: int) -> None:
+    world = new_world({"m1": "allow all #", "m2": "allow all #"}, shared_strategy=strategy)
+    publisher = world.hello("p")
+    members = [world.hello("m1"), world.hello("m2")]
+    for member in members:
+        member.subscribe("$share/g/#", qos)
+        member.subscribe("a", 0)
+        member.packets()
+    set_rules(world, "m1", "deny share #; allow all #")
+    for number in range(4):
+        publisher.publish("a", str(number), qos, min(qos, 1))
+        if qos == 2:
+            publisher.send(Pubrel(1))
+    # Its own subscription serves it still.
+    assert payloads(members[0]) == [str(number) for number in range(4)]
+    assert len(payloads(members[1])) == 8
+
+
+@pytest.mark.parametrize("how", ["other", "itself"])
+def test_what_a_member_may_share_no_more_is_not_sent_again(how: str) -> None:
+    """The session may be another user's by then: what counts are the rules of its return."""
+    world = new_world({"m1": "allow all #", "m2": "allow all #"})
+    publisher = world.hello("p")
+    first = world.hello("m1")
+    first.subscribe("$share/g/#", 1)
+    first.packets()
+    publisher.publish("a", "x", 1, 1)
+    first.cut()
+    set_rules(world, "m1", "deny share #; allow all #")
+    first = world.hello("m1")
+    assert payloads(first) == []
+    if how == "other":
+        second = world.hello("m2")
+        second.subscribe("$share/g/#", 1)
+        assert payloads(second) == ["x"]
+        assert payloads(first) == []
+    else:
+        set_rules(world, "m1", "allow all #")
+        assert payloads(first) == ["x"]

@@ -77,6 +77,7 @@ class Permissions:
         self._published: dict[str, bool] = {}
         self._retained: dict[str, bool] = {}
         self._received: dict[str, bool] = {}
+        self._received_shared: dict[str, bool] = {}
         self._subscribed: dict[str, bool] = {}
         self._narrowed: dict[str, bool] = {}
         self._steps = 0
@@ -98,6 +99,17 @@ class Permissions:
         if answer is None:
             answer = self._is_allowed(topic, DELIVERY)
             _keep(self._received, topic, answer, RECEIVED_TOPICS_MAX)
+        return answer
+
+    def may_receive_shared(self, topic: str) -> bool:
+        """Whether the client may be given a message of this topic as a member of a group.
+
+        It may have lost the right to share since it joined.
+        """
+        answer = self._received_shared.get(topic)
+        if answer is None:
+            answer = self._is_allowed(topic, SHARED_SUBSCRIBE) and self.may_receive(topic)
+            _keep(self._received_shared, topic, answer, RECEIVED_TOPICS_MAX)
         return answer
 
     def may_subscribe(self, topic_filter: str, narrows: bool) -> bool:

@@ -17,7 +17,7 @@ from holdfast.broker.outgoing import Outgoing
 from holdfast.broker.queue_limits import QueueLimits
 from holdfast.broker.retained import Retained
 from holdfast.broker.session import RetainedDelivery, Session, Subscription, without_no_local
-from holdfast.broker.shared_group import Group
+from holdfast.broker.shared_group import Group, may_have_shared
 from holdfast.broker.topic_tree import Route, TopicTree
 from holdfast.message import Message, is_expired
 from holdfast.protocol.encode import encode_pubrel
@@ -543,7 +543,9 @@ class Router:
         outgoing = Outgoing(message, self.now_ms, None, False)
         # In full, with no alias: those of the connection before are gone.
         data = outgoing.packet(subscription, connection.is_v5, qos, retain, True, packet_id)
-        is_denied = not self._delivery.may_have(connection, message)
+        is_denied = not self._delivery.may_have(connection, message) or (
+            group is not None and not may_have_shared(connection, message)
+        )
         if is_denied or connection.is_too_large(data):
             if not is_denied:
                 self._counters.too_large += 1

@@ -3,6 +3,7 @@
 import zlib
 from typing import Final, final
 
+from holdfast.broker.connection import Connection
 from holdfast.broker.queue import LogReader
 from holdfast.broker.session import Session, Subscription
 from holdfast.broker.topic_tree import FilterNode
@@ -113,8 +114,13 @@ def is_allowed(member: Subscription, message: Message) -> bool:
     """Whether a member online may be given a message; one may have lost the right to it."""
     connection = member.session.connection
     assert connection is not None
+    return may_have_shared(connection, message)
+
+
+def may_have_shared(connection: Connection, message: Message) -> bool:
+    """Whether a client may be given a message as a member of a group."""
     permissions = connection.permissions
-    return permissions is None or permissions.may_receive(message.topic)
+    return permissions is None or permissions.may_receive_shared(message.topic)
 
 
 def is_for_anyone(online: list[Subscription], message: Message) -> bool:
