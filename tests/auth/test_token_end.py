@@ -196,3 +196,28 @@ def test_a_real_client_shows_a_new_token(server: LocalServer) -> None:
         wire.send(packets.auth(BEGIN, shown(lasting(0.3, start_s=time.time()))))
         assert wire.expect(AUTH).code == 0
         assert [packet.code for packet in wire.until_closed()] == [0xA0]
+
+
+@pytest.mark.parametrize("how", ["connections", "authentications", "renewals"])
+def test_what_ends_far_ahead_leaves_nothing_behind(world: World, how: str) -> None:
+    """A token of a year, however often it is shown: what waits for its end is of who is there."""
+    year_s = 365 * 86_400
+    client = connect(world, lasting(year_s), method=True)
+    for number in range(100):
+        world.advance(6_000)
+        if how == "connections":
+            connect(world, lasting(year_s))
+        elif how == "authentications":
+            client.send(Auth(BEGIN, said(lasting(year_s + number))))
+        else:
+            world.broker.renew_identities()
+    world.advance(120_000)
+    assert world.broker._deadlines.count < 5
+
+
+def test_a_token_that_ends_later_than_the_next_look_ends_in_time(world: World) -> None:
+    client = connect(world, lasting(3600))
+    world.advance(3_599_999)
+    assert codes(client.packets()) == []
+    world.advance(1)
+    assert codes(client.packets()) == [0xA0]

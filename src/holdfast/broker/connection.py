@@ -64,6 +64,7 @@ class Connection:
         self.wants_problem_information = True
         self.user_name: str | None = None  # as an authenticator has confirmed it
         self.identity: Identity | None = None  # what an authenticator has granted
+        self.identity_listed_ms = 0  # when its identity is looked at, 0 if it is not
         # What it may do, None for everything: it is the client's own, and replaced as a whole.
         self.permissions: Permissions | None = None
         self.auth_method: str | None = None  # the Authentication Method of its CONNECT

@@ -6,7 +6,7 @@ from holdfast.broker.connection import AWAITS_CONNECT, CONNECTED, Connection
 from holdfast.broker.counters import Counters
 from holdfast.broker.deadlines import CONNECT_TIMEOUT, IDENTITY_EXPIRY, KEEP_ALIVE, Deadlines
 from holdfast.broker.events import DEBUG, INFO, WARNING, Event
-from holdfast.broker.limits import KEEP_ALIVE_LOOK_MS, Limits
+from holdfast.broker.limits import IDENTITY_LOOK_MS, KEEP_ALIVE_LOOK_MS, Limits
 from holdfast.broker.reasons import explained, explained_connack, redirection
 from holdfast.broker.router import Router
 from holdfast.broker.sessions import Sessions
@@ -145,19 +145,32 @@ class Endings:
         self._deadlines.add(due_ms, KEEP_ALIVE, connection.number)
 
     def await_identity_expiry(self, connection: Connection) -> None:
-        """See to it that the connection ends when what its client was granted does."""
+        """See to it that the connection ends when what its client was granted does.
+
+        It is looked at now and then until that, since it may lie years ahead: so nothing of a
+        connection that is closed, or that is granted anew, is kept for long.
+        """
         identity = connection.identity
-        if identity is not None and identity.expires_at_ms > 0:
-            self._deadlines.add(identity.expires_at_ms, IDENTITY_EXPIRY, connection.number)
+        if identity is None or identity.expires_at_ms <= 0:
+            return
+        due_ms = min(identity.expires_at_ms, self._router.now_ms + IDENTITY_LOOK_MS)
+        if 0 < connection.identity_listed_ms <= due_ms:
+            return
+        connection.identity_listed_ms = due_ms
+        self._deadlines.add(due_ms, IDENTITY_EXPIRY, connection.number)
 
     def _identity_expired(self, number: int) -> None:
         """End a connection whose client has not proven itself again in time."""
         connection = self._connections.get(number)
         if connection is None or connection.state != CONNECTED:
             return
+        if connection.identity_listed_ms > self._router.now_ms:
+            return  # Another entry has taken the place of this one.
+        connection.identity_listed_ms = 0
         identity = connection.identity
         if identity is None or not 0 < identity.expires_at_ms <= self._router.now_ms:
-            return  # It has got more time since then.
+            self.await_identity_expiry(connection)  # It is not over yet, or has got more time.
+            return
         self.tell(INFO, "closed: its authentication has expired", connection)
         if connection.is_v5:
             detail = "the authentication has expired"

@@ -6,6 +6,8 @@ EXPIRY_NEVER: Final = 0xFFFF_FFFF  # seconds; the Session Expiry Interval of a s
 
 LAZY_COMMIT_MS: Final = 50  # how long a QoS 1 acknowledgement may wait to be written
 KEEP_ALIVE_LOOK_MS: Final = 10_000  # the longest time between two looks at a connection
+# Likewise where it is awaited that its client's identity expires.
+IDENTITY_LOOK_MS: Final = 60_000
 TAIL_ENTRIES_MAX: Final = 4096  # committed entries kept in memory for sessions a little behind
 TAIL_BYTES_MAX: Final = 2 * 1024 * 1024
 # Of payload and properties, in one read for a session that is behind.
