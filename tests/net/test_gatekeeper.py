@@ -2,6 +2,7 @@
 
 import json
 import socket
+import struct
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -138,6 +139,25 @@ def test_failed_logins_end_in_a_ban_that_is_told_once(level: int) -> None:
         inside.ping()
         assert server.refusals.bans == server.refusals.banned == 1
         assert server.refusals.failed_logins == 4
+
+
+def test_who_is_gone_before_it_is_accepted_is_nobody(level: int) -> None:
+    """The system no longer says where such a connection came from: no bound by address holds for
+    it, nor a ban. So it is not served, though its bytes are there.
+    """
+    rules = AdmissionRules(failed_logins_max=1, ban_s=3600.0)
+    with Wrong(rules) as server:
+        for number in range(2):
+            assert refused(Wire(server.port, level), f"n{number}") > 0
+        assert server.refusals.banned == 1
+        with server.busy():
+            wire = Wire(server.port, level)
+            wire.send(packets.connect("guess", level, clean=True))
+            wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            wire.cut()
+        # Accepted after that one; banned, and the first that is told so.
+        assert refused(Wire(server.port, level)) == (BANNED if level == V5 else 5)
+        assert server.refusals.failed_logins == 2
 
 
 # --- file descriptors

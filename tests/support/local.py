@@ -2,9 +2,13 @@
 
 import asyncio
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Self
+
+import uvloop
 
 from holdfast.auth.interface import Authenticator
 from holdfast.broker.broker import Broker
@@ -36,7 +40,7 @@ class LocalServer:
         self.refusals = RefusalCounters()
         self._limits = Limits() if limits is None else limits
         self._failures: list[BaseException] = []
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._stop = asyncio.Event()
         self._is_ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="local-server")
@@ -55,6 +59,16 @@ class LocalServer:
         if self._thread.is_alive():
             self.stop()
         assert self._failures == []
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Have the event loop do something else for so long: it takes and hears nobody."""
+        is_over = threading.Event()
+        self._loop.call_soon_threadsafe(is_over.wait, PATIENCE_S)
+        try:
+            yield
+        finally:
+            is_over.set()
 
     def stop(self) -> None:
         """Stop as on SIGTERM."""

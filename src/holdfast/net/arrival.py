@@ -29,7 +29,8 @@ class Arrival:
     """One accepted connection. ``host`` and ``address`` are the client's, as far as is known.
 
     ``host`` is an IP address, in its IPv4 form where it has one, or "" on a Unix socket;
-    ``address`` is what logs show. Behind a proxy both are the proxy's until its header has come.
+    ``address`` is what logs show, "" for one that is gone already, of which the system does not say
+    any more whence it came. Behind a proxy both are the proxy's until its header has come.
     ``left`` is called once, when the connection is gone, and ``settled`` when MQTT begins.
     """
 
@@ -109,7 +110,10 @@ def _origin(transport: asyncio.Transport) -> tuple[str, str]:
     if isinstance(peer, tuple) and len(peer) >= 2:
         host = str(peer[0])
         return plain_host(host), shown_address(host, peer[1])
-    return "", f"unix:{_credentials(transport.get_extra_info('socket'))}"
+    raw: socket.socket = transport.get_extra_info("socket")
+    if raw.family != socket.AF_UNIX:
+        return "", ""
+    return "", f"unix:{_credentials(raw)}"
 
 
 def _credentials(peer: socket.socket) -> str:

@@ -127,6 +127,10 @@ class Listener:
     def enter(self, transport: asyncio.Transport) -> Arrival | None:
         """Count a connection in, or None if it is not let in."""
         arrival = Arrival(self.settings.title, transport, self._arriving.discard, self._left)
+        if arrival.address == "":
+            # Reset before it was accepted. What it has sent could still be read, but whoever is
+            # banned would come in so: no bound by address would hold.
+            return None
         gatekeeper = self._gatekeeper
         is_client = self._proxies is None
         if gatekeeper is not None and not gatekeeper.enter(arrival, is_client=is_client):
