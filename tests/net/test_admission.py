@@ -1,11 +1,14 @@
 """Who may come in, decided without a socket: the times and addresses are the test's."""
 
 import ipaddress
+from collections import Counter
+from dataclasses import dataclass
+from random import Random
 
 import pytest
 
 from holdfast.broker.refusals import REFUSALS, RefusalCounters
-from holdfast.net import admission
+from holdfast.net import admission as admission_module
 from holdfast.net.admission import (
     ADDRESS_BANNED,
     ADDRESS_CONNECTIONS,
@@ -86,7 +89,7 @@ def test_without_bounds_anything_goes_and_nothing_is_remembered() -> None:
 
 
 def test_each_refusal_has_a_counter_of_its_own() -> None:
-    refusals = [value for value in vars(admission).values() if isinstance(value, Refusal)]
+    refusals = [value for value in vars(admission_module).values() if isinstance(value, Refusal)]
     assert sorted(one.name for one in refusals) == sorted(REFUSALS)
 
 
@@ -288,8 +291,8 @@ def test_bans_that_are_over_are_forgotten() -> None:
 
 def test_a_million_addresses_take_no_more_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundredth of it, against bounds that are a hundredth."""
-    monkeypatch.setattr(admission, "ADDRESSES_MAX", 655)
-    monkeypatch.setattr(admission, "BANS_MAX", 655)
+    monkeypatch.setattr(admission_module, "ADDRESSES_MAX", 655)
+    monkeypatch.setattr(admission_module, "BANS_MAX", 655)
     door = Door(failed_logins_max=1, address_connections_max=10)
     stays = door.client("192.0.2.1")
     for number in range(10_000):
@@ -310,3 +313,139 @@ def test_files_in_reserve_and_a_closed_door() -> None:
     door.admission.closed = None
     assert isinstance(door.knock("", file_number=9), Visit)
     assert door.counters.connections["files"] == door.counters.connections["memory"] == 1
+
+
+@dataclass
+class Guest:
+    """What the model knows of one connection."""
+
+    host: str
+    gate: Gate
+    visit: Visit[int]
+    is_asked: bool = False
+    is_in: bool = False
+    input_bytes: int = 0
+
+
+class Model:
+    """Who is there, kept as a plain list, beside the admission that counts."""
+
+    BOUNDS = AdmissionRules(
+        connections_max=12,
+        unauthenticated_max=6,
+        address_connections_max=4,
+        address_connections_per_s=2.0,
+        address_connections_burst=3,
+        failed_logins_max=2,
+        failed_logins_window_s=10.0,
+        ban_s=5.0,
+        trusted=(LOOPBACK,),
+    )
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.counters = RefusalCounters()
+        self.admission: Admission[int] = Admission(self.BOUNDS, self.counters)
+        self.gates = [
+            Gate("a", connections_max=5),
+            Gate("b", connections_per_s=2.0),
+            Gate("c"),
+        ]
+        self.guests: dict[int, Guest] = {}
+        self.gone: list[Guest] = []
+        self.now_s = 0.0
+        self.number = 0
+
+    def step(self) -> None:
+        """One of the things that can happen."""
+        self.now_s += self.random.choice((0.0, 0.0, 0.1, 1.0, 7.0))
+        acts = (self.arrive, self.arrive, self.arrive, self.say, self.ask, self.let_in, self.leave)
+        self.random.choice((*acts, self.fail, self.come_late, self.end_bans))()
+        for owner in self.admission.evicted:
+            guest = self.guests.pop(owner)
+            assert not guest.is_asked
+            assert not guest.is_in
+            self.gone.append(guest)
+        self.admission.evicted = []
+        self.check()
+
+    def arrive(self) -> None:
+        host = self.random.choice(("127.0.0.1", "", *(f"10.0.0.{n}" for n in range(9))))
+        gate = self.random.choice(self.gates)
+        self.number += 1
+        found = self.admission.arrive(host, gate, self.number, self.now_s)
+        if isinstance(found, Visit):
+            self.guests[self.number] = Guest(host, gate, found)
+
+    def say(self) -> None:
+        if self.guests:
+            guest = self.random.choice(list(self.guests.values()))
+            size = self.random.choice((1, 100, WAITING_BYTES_MAX // 3))
+            self.admission.received(guest.visit, size)
+            if not guest.is_in:
+                guest.input_bytes += size
+
+    def ask(self) -> None:
+        if self.guests:
+            guest = self.random.choice(list(self.guests.values()))
+            if not guest.is_in:
+                self.admission.asked(guest.visit)
+                guest.is_asked = True
+
+    def let_in(self) -> None:
+        if self.guests:
+            guest = self.random.choice(list(self.guests.values()))
+            self.admission.let_in(guest.visit)
+            guest.is_in = True
+
+    def leave(self) -> None:
+        if self.guests:
+            guest = self.guests.pop(self.random.choice(list(self.guests)))
+            self.admission.left(guest.visit)
+            self.gone.append(guest)
+
+    def fail(self) -> None:
+        self.admission.failed_login(f"10.0.0.{self.random.randrange(12)}", self.now_s)
+
+    def come_late(self) -> None:
+        """What is still told of one that has gone changes nothing."""
+        if self.gone:
+            visit = self.random.choice(self.gone).visit
+            for tell in (self.admission.asked, self.admission.let_in, self.admission.left):
+                tell(visit)
+            self.admission.received(visit, 1000)
+
+    def end_bans(self) -> None:
+        self.admission.end_bans(self.now_s)
+
+    def check(self) -> None:
+        guests = list(self.guests.values())
+        outside = [guest for guest in guests if not guest.is_in]
+        admission = self.admission
+        assert admission.connections == len(guests) <= self.BOUNDS.connections_max
+        assert admission.unauthenticated == len(outside) <= self.BOUNDS.unauthenticated_max
+        assert self.counters.unauthenticated == len(outside)
+        assert admission.waiting_bytes == sum(guest.input_bytes for guest in outside)
+        for gate in self.gates:
+            assert gate.connections == sum(guest.gate is gate for guest in guests)
+        by_host = Counter(guest.host for guest in guests)
+        assert max((by_host[host] for host in by_host if "10." in host), default=0) <= 4
+        assert admission.addresses <= len(by_host) + admission_module.ADDRESSES_MAX
+
+    def end(self) -> None:
+        """Everybody goes: nothing is left of them."""
+        for guest in self.guests.values():
+            self.admission.left(guest.visit)
+        self.guests.clear()
+        self.check()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whoever_comes_and_goes_the_counts_are_right(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission_module, "ADDRESSES_MAX", 3)
+    model = Model(Random(seed))
+    for _ in range(1000):
+        model.step()
+    model.end()

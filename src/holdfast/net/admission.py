@@ -166,6 +166,11 @@ class Admission(Generic[Owner]):
         return len(self._waiting) + self._asking
 
     @property
+    def waiting_bytes(self) -> int:
+        """How much came from connections that wait to be let in."""
+        return self._waiting_bytes
+
+    @property
     def addresses(self) -> int:
         """Of how many addresses something is remembered, bans apart."""
         return len(self._addresses) + len(self._idle)
@@ -327,9 +332,10 @@ class Admission(Generic[Owner]):
         if 0 < rules.connections_max <= self.connections:
             return CONNECTIONS
         if key:
-            address = self._addresses.get(key) or self._idle.get(key)
+            address = self._addresses.get(key)
             if address is None:
-                address = self._new_address()
+                # As the most recent one: who makes way below must not push it out.
+                address = self._idle.get(key) or self._new_address()
                 self._remember(key, address)
             if 0 < rules.address_connections_max <= address.connections:
                 return ADDRESS_CONNECTIONS
