@@ -1,6 +1,7 @@
 """Certificates that change while the broker runs: nobody is dropped, wrong ones do nothing."""
 
 import signal
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from cryptography import x509
 
 from tests.support.broker import BrokerProcess
 from tests.support.listening import Authority, listener_table, ports, revoke, tls_table, tls_wire
-from tests.support.wire import Closed
+from tests.support.wire import PATIENCE_S, Closed
 
 FILES = ("server.pem", "server.key", "clients.pem", "crl.pem")
 
@@ -128,6 +129,32 @@ def test_who_is_connected_and_revoked_has_to_go(site: Site, name: str) -> None:
         with pytest.raises((Closed, OSError)):
             goes.receive()
         stays.ping()
+
+
+def test_who_is_revoked_during_the_handshake_is_not_let_in(site: Site) -> None:
+    """The handshake goes on with what it began with, and ends with the list of that moment."""
+    context = site.first.client_context(site.lost)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with socket.create_connection(("127.0.0.1", site.port), PATIENCE_S) as raw:
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        raw.sendall(outgoing.read())
+        while True:
+            incoming.write(raw.recv(1 << 16))  # the server has taken its context
+            try:
+                client.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                pass
+        first = len(site.broker.log_lines)
+        site.trust(site.first, site.lost)
+        site.reload()
+        assert site.is_let_in(site.meter)
+        raw.sendall(outgoing.read())
+        site.broker.process.wait_line("certificate is revoked listener=secure", first)
+        while raw.recv(1 << 16):
+            pass  # tickets, and the end
 
 
 def test_a_session_of_tls_is_not_resumed_past_a_reload(site: Site) -> None:

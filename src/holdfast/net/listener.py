@@ -176,14 +176,18 @@ class Listener:
         )
 
     def _take_certificate(self, arrival: Arrival, encoded: bytes) -> None:
-        from holdfast.net.peer_certificate import peer_certificate
+        from holdfast.net.peer_certificate import UnfitCertificate, peer_certificate
         from holdfast.net.tls import certificate_key
 
         assert self.settings.tls is not None
         now = datetime.datetime.now(datetime.UTC)
         arrival.certificate = peer_certificate(encoded, self.settings.tls.identity, now)
         if self.settings.tls.crl is not None:
-            self._shown[arrival] = certificate_key(encoded)
+            assert self._certificates is not None
+            self._shown[arrival] = key = certificate_key(encoded)
+            if key in self._certificates.revoked:
+                # Its handshake began before the list was read anew.
+                raise UnfitCertificate("the client's certificate is revoked")
 
 
 async def listen(
