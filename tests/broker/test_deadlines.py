@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast.broker.authentication import AuthReply, AuthRequest, grant
 from holdfast.broker.deadlines import (
     CONNECT_TIMEOUT,
     DELAYED_DUE,
@@ -12,9 +13,11 @@ from holdfast.broker.deadlines import (
     WILL_DUE,
     Deadlines,
 )
-from holdfast.broker.limits import DEADLINES_SPARE
-from holdfast.protocol.packets import Will
-from tests.broker.world import World
+from holdfast.broker.identity import Identity
+from holdfast.broker.limits import DEADLINES_SPARE, IDENTITY_LOOK_MS
+from holdfast.broker.listener_rules import PublishLimits
+from holdfast.protocol.packets import Auth, Publish, Will
+from tests.broker.world import START_MS, World
 from tests.support.properties import properties
 
 SETTINGS = settings(derandomize=True, deadline=None, database=None)
@@ -91,3 +94,69 @@ def test_who_comes_and_goes_leaves_no_deadlines_behind() -> None:
     world.advance(500_000_000)
     assert world.broker.sessions.count == 0
     assert world.broker.next_deadline_ms == -1
+
+
+class Tokens:
+    """Grants everyone a day, or what ``lasts_ms`` says."""
+
+    methods = frozenset({"TOKEN"})
+
+    def __init__(self) -> None:
+        self.lasts_ms = 86_400_000
+        self.now_ms = START_MS
+
+    def step(self, request: AuthRequest) -> AuthReply:
+        return grant(identity=Identity("u", expires_at_ms=self.now_ms + self.lasts_ms))
+
+
+def test_tokens_of_those_who_have_gone_are_forgotten_before_they_expire() -> None:
+    world = World(authenticator=Tokens())
+    for _ in range(100):
+        world.connect("c", clean=True, expiry_s=0).cut()
+    world.advance(IDENTITY_LOOK_MS)
+    assert world.broker._deadlines.count == 0
+
+
+def test_who_proves_itself_again_and_again_is_looked_at_once_at_a_time() -> None:
+    tokens = Tokens()
+    world = World(authenticator=tokens)
+    client = world.connect("c", keep_alive=0, properties=properties(authentication_method="TOKEN"))
+    before = world.broker._deadlines.count
+    for _ in range(5):
+        client.send(Auth(0x19, properties(authentication_method="TOKEN")))
+    assert client.received() == ["CONNACK 0x00", *["AUTH 0x00"] * 5]
+    assert world.broker._deadlines.count == before
+    tokens.lasts_ms = 30_000
+    client.send(Auth(0x19, properties(authentication_method="TOKEN")))
+    world.advance(29_999)
+    assert client.is_open
+    world.advance(1)
+    assert not client.is_open
+    assert client.received() == ["AUTH 0x00", "DISCONNECT 0xA0"]
+
+
+def test_more_time_is_granted_before_the_end_of_the_first() -> None:
+    tokens = Tokens()
+    tokens.lasts_ms = 100_000
+    world = World(authenticator=tokens)
+    client = world.connect("c", keep_alive=0, properties=properties(authentication_method="TOKEN"))
+    world.advance(90_000)
+    tokens.now_ms = world.now_ms
+    client.send(Auth(0x19, properties(authentication_method="TOKEN")))
+    world.advance(99_999)
+    assert client.is_open
+    world.advance(1)
+    assert not client.is_open
+
+
+def test_who_is_far_above_its_rate_leaves_no_deadline_behind_for_long() -> None:
+    world = World()
+    world.rules.publish_limits = PublishLimits(bytes_per_s=10, bytes_burst=10)
+    for _ in range(10):
+        client = world.transient("fat")
+        client.send(Publish("t", b"." * 100_000))
+        client.send(Publish("t", b"."))
+        assert client.connection.is_held
+        client.cut()
+    world.advance(10_000)
+    assert world.broker._deadlines.count == 0

@@ -15,6 +15,8 @@ from holdfast.errors import Refused
 from holdfast.protocol.reason_codes import MESSAGE_RATE_TOO_HIGH, QUOTA_EXCEEDED
 
 HOLD_MS: Final = 50  # worth of messages that a client waits for, so that it is not woken for each
+# The longest time between two looks at a connection: one that has gone leaves its deadline behind.
+HOLD_LOOK_MS: Final = 10_000
 SLICE_PACKETS_MAX: Final = 32  # of a client with a rate, for their bytes count afterwards
 
 
@@ -125,7 +127,7 @@ class Rates:
                 code, f"expected at most {bound} per second, more came for {patience_s} s"
             )
         connection.is_held = True
-        due_ms = now_ms + rate.wait_ms()
+        due_ms = now_ms + min(rate.wait_ms(), HOLD_LOOK_MS)
         if limits.patience_ms > 0:
             due_ms = min(due_ms, rate.over_since_ms + limits.patience_ms)
         self._deadlines.add(due_ms, PUBLISH_ROOM, connection.number)
