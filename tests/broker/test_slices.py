@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from holdfast.broker.limits import SUBSCRIBE_WORK_MAX, Limits
+from holdfast.protocol.encode import encode
 from holdfast.protocol.packets import (
     Connect,
     Disconnect,
@@ -200,3 +201,64 @@ def test_subscribers_that_take_nothing_are_work_as_well(world: World) -> None:
     assert flooder.connection.has_more
     world.run()
     assert not flooder.connection.has_more
+
+
+def heavy(count: int, first: int = 0) -> bytes:
+    """As many packets of which each is a slice, for they are about much that is retained."""
+    data = b""
+    for n in range(first, first + count):
+        requests = [SubscriptionRequest(f"t/+/none{n}/{k}", 0, False, False, 0) for k in range(5)]
+        data += encode(Subscribe(n + 1, requests, None), 5)
+    return data
+
+
+def test_a_takeover_does_not_wait_for_what_comes_after_it(world: World) -> None:
+    """Who sends without pause, and has its last slice at the end of each turn."""
+    publisher = world.transient("publisher")
+    publisher.push(*(Publish(f"t/{n}/x", b"1", 0, True, False, 0, None) for n in range(500)))
+    world.run()
+    flooder = world.hello("same")
+    flooder.push_bytes(heavy(4))
+    world.turn()
+    second = world.dial()
+    second.push(Connect("same", 5, False, 0, None, None, None, None))
+    world.turn()
+    for n in range(10):
+        if flooder.is_open:
+            flooder.push_bytes(heavy(2, 10 + 2 * n))
+        world.turn()
+    assert not flooder.is_open
+    world.run()
+    assert second.received() == ["CONNACK 0x00 present"]
+
+
+@pytest.mark.spec("MQTT5-3.1.2-22")
+def test_keep_alive_does_not_end_who_waits_for_its_turn(world: World) -> None:
+    client = world.connect("c", keep_alive=1)
+    client.packets()
+    for flooder in (world.transient("flooder"), client):
+        flooder.push(*numbered(30))
+    client.push(Pingreq())
+    world.turn()
+    assert client.connection.has_more
+    world.now_ms += 5000
+    world.turn()
+    assert client.is_open
+    world.run()
+    assert client.received() == ["PINGRESP"]
+
+
+def test_a_connect_that_waits_for_its_turn_has_come_in_time() -> None:
+    world = World(Limits(slice_packets=1, connect_timeout_ms=1000))
+    first = world.hello("same")
+    first.push(*numbered(30))
+    world.turn()
+    second = world.dial()
+    second.push(Connect("same", 5, False, 0, None, None, None, None))
+    for _ in range(5):
+        world.turn()
+    assert second.connection.has_more
+    world.now_ms += 1000
+    world.turn()
+    world.run()
+    assert second.received() == ["CONNACK 0x00 present"]

@@ -83,6 +83,9 @@ class Connection:
         self.input_bytes = 0  # all that came
         self.has_more = False  # packets that came, and that wait for their turn
         self.is_heavy = False  # its last slice was a full one
+        # Whom it takes its session from, while that one's bytes up to there have their turns first.
+        self.waits_for: Connection | None = None
+        self.waits_until_bytes = 0
         self.is_gone = False  # closed by its client, who is to be heard to the end
         self.is_at_fault = False  # it ends for what its client did or may not do
         self.is_closing = False  # the driver closes once ``take`` is written

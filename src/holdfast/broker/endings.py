@@ -109,7 +109,11 @@ class Endings:
 
     def _connect_timeout(self, number: int) -> None:
         connection = self._connections.get(number)
-        if connection is not None and connection.state != CONNECTED:
+        if connection is not None and connection.state == AWAITS_CONNECT and connection.has_more:
+            # Its CONNECT waits for its turn.
+            due_ms = self._router.now_ms + self._limits.connect_timeout_ms
+            self._deadlines.add(due_ms, CONNECT_TIMEOUT, number)
+        elif connection is not None and connection.state != CONNECTED:
             wanted = "CONNECT" if connection.state == AWAITS_CONNECT else "authentication"
             self.tell(
                 WARNING,
@@ -123,7 +127,7 @@ class Endings:
         connection = self._connections.get(number)
         if connection is None or connection.state != CONNECTED:
             return
-        if connection.is_held or connection.is_throttled:
+        if connection.is_held or connection.is_throttled or connection.has_more:
             # It is we who do not listen.
             connection.last_received_ms = self._router.now_ms
         if connection.last_received_ms + connection.keep_alive_ms > self._router.now_ms:

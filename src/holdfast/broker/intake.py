@@ -276,6 +276,8 @@ class Intake:
     def _first_packet(self, connection: Connection) -> None:
         """Take CONNECT. Source: [MQTT-3.1.0-1], [MQTT-3.1.4-1]."""
         framer = connection.framer
+        if connection.waits_for is not None and self._is_to_wait(connection, connection.waits_for):
+            return
         version = peek_version(framer.buffer, framer.start, framer.end)
         connection.version = version
         packet = decode(framer.buffer, framer.start, framer.end, version, self._topics)
@@ -283,11 +285,12 @@ class Intake:
             raise ProtocolError(PROTOCOL_ERROR, "expected CONNECT as the first packet")
         session = self._sessions.find(packet.client_id)
         older = None if session is None else session.connection
-        if older is not None and older.has_more:
+        if older is not None and older is not connection.waits_for and older.has_more:
             # What it has sent came first: its DISCONNECT, say, which keeps its will back.
-            framer.put_back()
-            self.later(connection)
-            return
+            connection.waits_until_bytes = older.input_bytes
+            if self._is_to_wait(connection, older):
+                return
+        connection.waits_for = None
         self._counters.connects += 1
         connection.introduce(packet)
         if version not in connection.rules.versions:
@@ -300,6 +303,19 @@ class Intake:
             self.let_in(connection, packet, None)
         else:
             self._connecting.arrivals.append(connection)
+
+    def _is_to_wait(self, connection: Connection, older: Connection) -> bool:
+        """Put a CONNECT back until the other one's bytes have had their turns, up to a point.
+
+        Not those that came later: who never pauses would keep the session for ever.
+        """
+        taken = older.input_bytes - older.framer.buffered
+        if not older.has_more or taken >= connection.waits_until_bytes:
+            return False
+        connection.waits_for = older
+        connection.framer.put_back()
+        self.later(connection)
+        return True
 
     def let_in(self, connection: Connection, packet: Connect, auth_data: bytes | None) -> None:
         self._connecting.check(packet, self._router.now_ms)
