@@ -8,7 +8,7 @@ import pytest
 from holdfast.broker.limits import DROP_OLDEST, Limits
 from holdfast.broker.space import united
 from holdfast.message import Properties
-from holdfast.protocol.packets import Puback, Publish
+from holdfast.protocol.packets import Puback, Pubcomp, Publish, Pubrec
 from holdfast.store.records import OPEN, Space
 from tests.broker.model_store import ModelStore
 from tests.broker.test_queue_limits import numbers, publish, publish_at_once, queue_of, take_all
@@ -308,3 +308,42 @@ def test_whoever_comes_back_gets_all_that_was_kept_for_it(seed: int) -> None:
         assert take_all(world.hello(name)) == owed[name]
     settle(world)
     assert log_of(world) == []
+
+
+@pytest.mark.spec("MQTT5-3.10.4-3", "MQTT5-4.4.0-1")
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_what_is_in_flight_of_a_group_that_has_ended_is_kept_over_a_start(
+    qos: int, restarts: int
+) -> None:
+    """Nobody is in the group any more, and so nothing says which topics it was about."""
+    world = World()
+    member = world.hello("m")
+    member.subscribe("$share/g/t/+", qos)
+    member.packets()
+    publisher = world.hello("p")
+    publisher.publish("t/1", "sent", qos, 1)
+    assert [packet.payload for packet in member.publishes()] == [b"sent"]
+    member.unsubscribe("$share/g/t/+")
+    member.cut()
+    for _ in range(restarts):
+        world.crash()
+        world.restart()
+        publisher = world.hello("p")
+        for number in range(5):
+            publisher.publish("t/1", "for nobody", 1, 10 + number)
+        settle(world)
+        member = world.hello("m", receive_maximum=1)  # its state is written again
+        member.cut()
+    member = world.hello("m")
+    again = member.publishes()
+    assert [(packet.payload, packet.dup, packet.packet_id) for packet in again] == [
+        (b"sent", True, 1)
+    ]
+    if qos == 1:
+        member.send(Puback(1))
+    else:
+        member.send(Pubrec(1))
+        member.send(Pubcomp(1))
+    world.advance(1000)
+    assert world.broker.trim_point() == world.broker._commits.next_lsn

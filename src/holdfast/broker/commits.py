@@ -207,6 +207,5 @@ def _packed_in_flight(session: "Session") -> bytes:
         return pack_in_flight(session.sender.in_flight)
     numbers: dict[int, int] = {}
     for packet_id, group in group_of.items():
-        if not group.is_ended:
-            numbers[packet_id] = group.number
+        numbers[packet_id] = group.number  # though it may have ended: see ``Groups.ended_group``
     return pack_in_flight(session.sender.in_flight, numbers)

@@ -555,6 +555,15 @@ class Groups:
         if record.gaps:
             self._queues.restore_gaps(group, unpack_gaps(record.gaps))
 
+    def ended_group(self, number: int) -> Group:
+        """A group that ended before the start, of which messages are in flight all the same.
+
+        Nothing is known of it but its number, which has to be written again with these.
+        """
+        group = Group(number, "", self._commits.next_lsn)
+        group.is_ended = True
+        return group
+
     def restore_in_flight(self, session: Session) -> None:
         """What a restored session has not acknowledged may be given to another member."""
         if session.group_of is not None:

@@ -464,8 +464,9 @@ class Sessions:
         group_of: dict[int, Group] = {}
         for packet_id, number in numbers.items():
             group = self._router.groups.get(number)
-            if group is not None:
-                group_of[packet_id] = group
+            if group is None:
+                group = self._router.groups.ended_group(number)
+            group_of[packet_id] = group
         if group_of:
             session.group_of = group_of
             self._router.note_unfiled(session)

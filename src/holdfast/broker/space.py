@@ -393,6 +393,7 @@ class LogSpace:
     def _find_extra(self) -> None:
         """What is needed for subscriptions that have ended, and of groups for their members."""
         extra: dict[str, int] = {}
+        extra_low = _FAR
         unfiled = self._delivery.unfiled
         for session in list(unfiled.values()):
             if session.is_ended or (session.closed is None and session.group_of is None):
@@ -405,12 +406,16 @@ class LogSpace:
                     extra[old.topic_filter] = min(known, low)
             if session.group_of is not None:
                 for group in session.group_of.values():
+                    if not group.inner_filter:
+                        # It ended before the start, and may have been about any topic.
+                        extra_low = min(extra_low, session.sender.reference_min())
+                        continue
                     known = extra.get(group.inner_filter, low)
                     extra[group.inner_filter] = min(known, low)
-        self._extra_low = _FAR
         if len(extra) > _EXTRA_FILTERS_MAX:
-            self._extra_low = min(extra.values())
+            extra_low = min(extra_low, *extra.values())
             extra = {}
+        self._extra_low = extra_low
         self._extra = extra
 
 
