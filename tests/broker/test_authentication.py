@@ -248,6 +248,7 @@ def test_the_connect_timeout_covers_the_exchange(rounds: int) -> None:
     world.advance(1)
     assert not client.is_open
     assert "no authentication within 10000 ms" in world.events[-2].text
+    assert world.broker.counters.timeouts == 1
 
 
 @pytest.mark.parametrize("password", [KEY, b"wrong"])

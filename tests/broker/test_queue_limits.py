@@ -6,7 +6,7 @@ from holdfast.broker.delivery import COUNT
 from holdfast.broker.limits import DROP_NEWEST, DROP_OLDEST, END_SESSION, REFUSE, Limits
 from holdfast.broker.queue import Queue
 from holdfast.message import Properties
-from holdfast.protocol.packets import Puback, Publish
+from holdfast.protocol.packets import Puback, Publish, Subscribe, SubscriptionRequest
 from tests.broker.world import Client, World
 
 MESSAGES_MAX = 10
@@ -449,6 +449,20 @@ def test_one_subscription_too_many_is_refused(version: int) -> None:
     assert client.received() == [
         "SUBACK #1 0x01", "SUBACK #1 0x01", f"SUBACK #3 {refused}", "SUBACK #4 0x00"
     ]  # fmt: skip
+    assert world.broker.counters.refused_subscriptions == 1
+
+
+def test_refused_subscriptions_are_counted_each_and_told_once_for_a_packet() -> None:
+    world = World(Limits(subscriptions_max=1))
+    client = world.hello("a")
+    requests = [SubscriptionRequest(f"t/{number}", 0) for number in range(3)]
+    client.send(Subscribe(1, [*requests, SubscriptionRequest("a#", 0)], None))
+    assert client.received() == ["SUBACK #1 0x00 0x97 0x97 0x8F"]
+    assert world.broker.counters.refused_subscriptions == 3
+    told = [event for event in world.events if "topic filters" in event.text]
+    assert [(event.client_id, event.text) for event in told] == [
+        ("a", "refused: 3 of the 4 topic filters of a SUBSCRIBE: Quota exceeded")
+    ]
 
 
 def test_retained_messages_have_a_bound_in_number_and_bytes() -> None:

@@ -66,6 +66,7 @@ def test_a_filter_beyond_the_bound_is_refused(world: World, version: int) -> Non
     for topic_filter in ("a/b/c", "a/b/#", "x" * 20, "$share/g/a/b/c"):
         client.subscribe(topic_filter, 0)
         assert last(client) == ["SUBACK #1 0x00"]
+    assert world.broker.counters.refused_subscriptions == 5
 
 
 @pytest.mark.parametrize("version", [4, 5])

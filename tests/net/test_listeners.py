@@ -69,6 +69,7 @@ class Site:
                 ),
                 *(listener_table("few tls", connections_max=1), tls_table(server)),
                 *(listener_table("half"), tls_table(server)),
+                *(listener_table("web"), "[listeners.websocket]\n"),
             ]
         )
 
@@ -76,7 +77,7 @@ class Site:
         self.broker = broker
         found = ports(broker)
         self.plain, self.old, self.new, self.few, self.behind, self.both, self.others = found[:7]
-        self.few_tls, self.half = found[7:]
+        self.few_tls, self.half, self.web = found[7:]
         return self
 
     def wait_line(self, pattern: str) -> None:
@@ -259,15 +260,17 @@ def test_who_brings_no_header_is_not_let_in(site: Site, data: bytes) -> None:
 
 
 def test_who_is_not_let_in_is_counted(site: Site, name: str) -> None:
-    with Wire(site.behind) as wrong, Wire(site.half) as plain:
+    with Wire(site.behind) as wrong, Wire(site.half) as plain, Wire(site.web) as page:
         assert _is_closed(wrong, b"rubbish")
         assert _is_closed(plain, b"rubbish" * 10)
+        page.socket.sendall(b"GET /elsewhere HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert page.socket.recv(12) == b"HTTP/1.1 404"
     with Wire(site.plain) as wire:
         wire.hello(name, clean=True)
-        for counter in ("proxy_header", "tls"):
+        for counter in ("proxy_header", "tls", "websocket"):
             wire.subscribe(f"$SYS/broker/refused/connections/{counter}", 0)
         counts: dict[str, int] = {}
-        while len(counts) < 2 or 0 in counts.values():
+        while len(counts) < 3 or 0 in counts.values():
             found = wire.expect(packets.PUBLISH)
             counts[found.topic] = int(found.payload)
 

@@ -124,7 +124,9 @@ class Broker:
             counters,
             events,
         )
-        subscribing = Subscribing(limits, commits, self._router, self._authorization, counters)
+        subscribing = Subscribing(
+            limits, commits, self._router, self._authorization, counters, events
+        )
         acknowledging = Acknowledging(self._commits, self._delivery, groups)
         self._authentication = Authentication()
         self._endings = Endings(

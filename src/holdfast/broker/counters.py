@@ -25,11 +25,13 @@ class Counters:
         self.lost = 0  # that waited for a session or group, to a limit
         self.lost_bytes = 0  # of these, payload and properties
         self.refused = 0  # PUBLISH packets that a client was told no for
+        self.refused_subscriptions = 0  # topic filters that are impossible, or too many
         self.held_back = 0  # connections that published faster than they may
         self.throttled = 0  # publishers that were not read for a while since memory was short
         self.too_fast = 0  # of these, that were ended for it
         self.protocol_errors = 0
         self.refused_connections = 0  # a client was told no, within the rules
+        self.timeouts = 0  # connections that were not let in in time
         self.connections = 0  # network connections
         self.connects = 0  # CONNECT packets
         self.denied_publishes = 0  # PUBLISH packets that the client's permissions do not allow

@@ -114,6 +114,7 @@ class Endings:
             due_ms = self._router.now_ms + self._limits.connect_timeout_ms
             self._deadlines.add(due_ms, CONNECT_TIMEOUT, number)
         elif connection is not None and connection.state != CONNECTED:
+            self._counters.timeouts += 1
             wanted = "CONNECT" if connection.state == AWAITS_CONNECT else "authentication"
             self.tell(
                 WARNING,

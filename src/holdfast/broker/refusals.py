@@ -20,7 +20,7 @@ REFUSALS: Final = (
 )
 
 # What was wrong with a connection before MQTT, by the name that it has under ``$SYS``.
-UNFIT: Final = ("proxy_header", "tls")
+UNFIT: Final = ("proxy_header", "tls", "websocket")
 
 
 @final

@@ -6,6 +6,7 @@ from holdfast.broker.authorization import Authorization
 from holdfast.broker.commits import Commits
 from holdfast.broker.connection import Connection
 from holdfast.broker.counters import Counters
+from holdfast.broker.events import WARNING, Event
 from holdfast.broker.limits import (
     ENDED_SUBSCRIPTIONS_MAX,
     RETAINED_WAITING_MAX,
@@ -33,6 +34,7 @@ from holdfast.protocol.reason_codes import (
     QUOTA_EXCEEDED,
     SUCCESS,
     TOPIC_FILTER_INVALID,
+    reason_name,
 )
 from holdfast.protocol.topics import check_filter, is_shared, size_fault
 
@@ -48,12 +50,14 @@ class Subscribing:
         router: Router,
         authorization: Authorization,
         counters: Counters,
+        events: list[Event],
     ) -> None:
         self._limits = limits
         self._commits = commits
         self._router = router
         self._authorization = authorization
         self._counters = counters
+        self._events = events
 
     def subscribe(self, connection: Connection, packet: Subscribe) -> None:
         """Carry out a SUBSCRIBE and answer it; the subscriptions are durable before SUBACK leaves.
@@ -77,6 +81,7 @@ class Subscribing:
         if properties is not None and properties.subscription_identifiers:
             identifier = properties.subscription_identifiers[0]
         codes = []
+        refusals = []  # those of access rules have a line and a counter of their own
         with_retained: dict[str, list[Message]] = {}  # by topic filter: each brings them once
         waiting = session.retained_waiting
         retained_count = 0 if waiting is None else len(waiting) - session.retained_next
@@ -87,6 +92,8 @@ class Subscribing:
                 retained_count >= RETAINED_WAITING_MAX or self._counters.work > work_max
             ):
                 refusal = QUOTA_EXCEEDED
+            if refusal != SUCCESS:
+                refusals.append(refusal)
             if refusal == SUCCESS and connection.permissions is not None:
                 refusal = self._denial(connection, connection.permissions, request.topic_filter)
             if refusal != SUCCESS:
@@ -105,6 +112,8 @@ class Subscribing:
                 messages = self._router.retained.matching(request.topic_filter)
                 retained_count += len(messages)
                 with_retained[request.topic_filter] = messages
+        if refusals:
+            self._tell_of_refusals(connection, refusals, len(packet.requests))
         wait = self._commits.filling if session.is_durable else 0
         connection.answer(explained_suback(connection, packet.packet_id, codes), wait)
         for topic_filter, messages in with_retained.items():
@@ -130,6 +139,13 @@ class Subscribing:
         if not connection.is_v5:
             codes = []
         connection.answer(encode(Unsuback(packet.packet_id, codes), connection.version), wait)
+
+    def _tell_of_refusals(self, connection: Connection, refusals: list[int], count: int) -> None:
+        """One line for a packet, with the reason of the first filter of it that was refused."""
+        self._counters.refused_subscriptions += len(refusals)
+        what = f"{len(refusals)} of the {count} topic filters of a SUBSCRIBE"
+        text = f"refused: {what}: {reason_name(refusals[0])}"
+        self._events.append(Event(WARNING, text, connection.client_id, connection.address))
 
     def _denial(self, connection: Connection, permissions: Permissions, topic_filter: str) -> int:
         """Not authorized for a filter that the client may not subscribe to, else SUCCESS."""

@@ -112,6 +112,8 @@ class SysTopics:
         values["refused/connections/evicted"] = str(refusals.evicted)
         values["refused/connects"] = str(counters.refused_connections)
         values["refused/publishes"] = str(counters.refused)
+        values["refused/subscriptions"] = str(counters.refused_subscriptions)
+        values["refused/timeouts"] = str(counters.timeouts)
         values["refused/flapping"] = str(counters.flapping)
         values["refused/too_fast"] = str(counters.too_fast)
         values["publish/slowed_down"] = str(counters.held_back)

@@ -135,6 +135,10 @@ class NetConnection(asyncio.Protocol):
         """Tell the operator what happened to this connection below MQTT."""
         self._driver.tell(self, text)
 
+    def unfit(self, what: str, text: str) -> None:
+        """The same of a peer that is at fault, which counts: as one of UNFIT."""
+        self._driver.unfit(self, what, text)
+
 
 def read_rest(transport: asyncio.Transport, data_received: Callable[[bytes], None]) -> None:
     """Read what the peer sent before it went.

@@ -184,6 +184,12 @@ class Driver:
             event = Event(WARNING, text, connection.peer.client_id, connection.peer.address)
             self._event_log.report([event], self._clock_ms())
 
+    def unfit(self, connection: NetConnection, what: str, text: str) -> None:
+        """The same, and count it for what was wrong: one of UNFIT."""
+        if self._gatekeeper is not None:
+            self._gatekeeper.unfit(what)
+        self.tell(connection, text)
+
     # --- the turn
 
     def _schedule(self) -> None:

@@ -74,6 +74,9 @@ class TurnedAway:
     def tell(self, connection: "NetConnection", text: str) -> None:
         """The operator has been told enough."""
 
+    def unfit(self, connection: "NetConnection", what: str, text: str) -> None:
+        """It was refused before, and counts as that."""
+
     def lost(self, connection: "NetConnection") -> None:
         self._codes.pop(connection, None)
         self._heads.pop(connection, None)

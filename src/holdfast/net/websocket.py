@@ -183,7 +183,7 @@ class WebSocket(asyncio.Protocol):
         """Send the answer to the request; whether the WebSocket is open now."""
         assert self._transport is not None
         if answer.refusal:
-            self.connection.tell(f"refused: {answer.refusal}")
+            self.connection.unfit("websocket", f"refused: {answer.refusal}")
             self._refuse(answer)
             return False
         self._upgrade = None
@@ -226,7 +226,7 @@ class WebSocket(asyncio.Protocol):
         """The peer has closed, or has sent what it must not: answer that, and close."""
         reader = self._reader
         if reader.fault:
-            self.connection.tell(f"closed: {reader.fault}")
+            self.connection.unfit("websocket", f"closed: {reader.fault}")
         self._end(close_frame(reader.close_code, reader.fault), is_waiting=False)
 
     def _end(self, last_word: bytes, *, is_waiting: bool) -> None:
