@@ -5,11 +5,23 @@ import ipaddress
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from types import UnionType
 from typing import Final, Protocol, final
 
 from holdfast.auth.chain import SHARED_LANE, Chain
 from holdfast.auth.interface import Authenticator
-from holdfast.broker.authentication import REFUSE, AuthReply, AuthRequest, AuthStep, grant, refuse
+from holdfast.broker.authentication import (
+    CONTINUE,
+    GRANT,
+    REFUSE,
+    AuthReply,
+    AuthRequest,
+    AuthStep,
+    grant,
+    refuse,
+)
+from holdfast.broker.identity import Identity
+from holdfast.broker.permissions import Permissions
 from holdfast.errors import AuthenticatorUnavailable, LimitExceeded
 from holdfast.logs import get_logger
 from holdfast.net.lanes import Lanes
@@ -126,10 +138,8 @@ class Logins:
                 continue
             if isinstance(reply, Exception):
                 reply = self._trouble(step, reply)
-            elif not isinstance(reply, AuthReply):
-                # Whatever it is, it may have been a password.
-                got = type(reply).__name__
-                reply = self._trouble(step, TypeError(f"expected an AuthReply, got a {got}"))
+            elif fault := _fault(reply):
+                reply = self._trouble(step, TypeError(fault))
             is_refusal = reply.kind == REFUSE and reply is not _NOT_ASKED
             if is_refusal and step.exchange is not None and self._refused is not None:
                 self._refused(step, reply)
@@ -189,6 +199,36 @@ def source_of(address: str) -> str:
     except ValueError:
         return host
     return packed[:8].hex()
+
+
+def _fault(reply: object) -> str:
+    """What is wrong with a reply of which a turn could make nothing, "" if it can be taken.
+
+    Only types are named: whatever it is, it may have been a password.
+    """
+    if not isinstance(reply, AuthReply):
+        return f"expected an AuthReply, got a {type(reply).__name__}"
+    identity = reply.identity
+    parts: list[tuple[str, object, type | UnionType]] = [
+        ("kind", reply.kind, int),
+        ("data", reply.data, bytes | None),
+        ("identity", identity, Identity | None),
+        ("reason_code", reply.reason_code, int),
+        ("reason", reply.reason, str),
+        ("detail", reply.detail, str),
+        ("permissions", reply.permissions, Permissions | None),
+    ]
+    if isinstance(identity, Identity):
+        parts += [
+            ("user_name", identity.user_name, str | None),
+            ("expires_at_ms", identity.expires_at_ms, int),
+        ]
+    for name, value, expected in parts:
+        if not isinstance(value, expected):
+            return f"expected another {name} in an AuthReply, got a {type(value).__name__}"
+    if reply.kind not in (CONTINUE, GRANT, REFUSE):
+        return "expected an AuthReply that go_on, grant or refuse has made"
+    return ""
 
 
 def _threads(authenticators: Iterable[Authenticator], shared: int) -> dict[str, int]:
