@@ -15,6 +15,7 @@ from holdfast.protocol.packets import (
     Publish,
     Pubrec,
     Pubrel,
+    Suback,
     Subscribe,
     SubscriptionRequest,
     Will,
@@ -695,3 +696,21 @@ def test_what_a_member_may_share_no_more_is_not_sent_again(how: str) -> None:
     else:
         set_rules(world, "m1", "allow all #")
         assert payloads(first) == ["x"]
+
+
+@pytest.mark.parametrize("narrows", [False, True])
+def test_judging_the_filters_of_one_subscribe_is_bounded(narrows: bool) -> None:
+    """Each filter is compared with all rules: thousands of both would hold up everyone else."""
+    rules = "; ".join(["allow publish x"] * 2000 + ["allow subscribe #"])
+    world = new_world({"c": rules}, narrows_subscriptions=narrows)
+    client = world.hello("c")
+    requests = [SubscriptionRequest(f"$x/{number}", 0, False, False, 0) for number in range(2000)]
+    client.send(Subscribe(1, requests, None))
+    (suback,) = client.packets()
+    assert isinstance(suback, Suback)
+    codes = suback.reason_codes
+    denied = codes.index(0x97)
+    assert set(codes[:denied]) == {0x87} and set(codes[denied:]) == {0x97}
+    assert 100 < denied < 1000
+    client.subscribe("a", 0, 2)
+    assert client.received() == ["SUBACK #2 0x00"]

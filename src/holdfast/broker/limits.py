@@ -28,7 +28,8 @@ SLICE_PACKETS: Final = 32
 # Nodes looked at, levels filed and subscribers gone through for one slice, before it ends: some
 # milliseconds.
 SLICE_WORK: Final = 2000
-# Of one SUBSCRIBE, then 0x97 for the rest of its filters: levels filed, retained topics looked at.
+# Of one SUBSCRIBE, then 0x97 for the rest of its filters: levels filed, retained topics looked at,
+# rules compared.
 SUBSCRIBE_WORK_MAX: Final = 400_000
 LATENCIES_MAX: Final = 4096  # commits that the percentiles of one interval of ``$SYS`` come from
 AUTH_ROUNDS_MAX: Final = 16  # in one authentication, then 0x83

@@ -33,6 +33,7 @@ CACHED_CHARACTERS_MAX: Final = 256  # of such a topic
 STEPS_MAX: Final = 2000
 DEPTH_MAX: Final = 32
 LEVELS_OF_A_STEP: Final = 256
+RULES_OF_WORK: Final = 4  # as many as take the time of looking at one node of the tree
 
 
 @final
@@ -67,13 +68,15 @@ class Verdict:
 class Permissions:
     """The permissions of one client, with what has been decided of late.
 
-    ``told_ms`` and ``untold`` are for whoever tells the operator what was denied.
+    ``told_ms`` and ``untold`` are for whoever tells the operator what was denied. ``work`` grows
+    with the rules that filters were compared with.
     """
 
     def __init__(self, rules: list[Rule]) -> None:
         self.rules = rules
         self.told_ms = 0
         self.untold = 0
+        self.work = 0
         self._published: dict[str, bool] = {}
         self._retained: dict[str, bool] = {}
         self._received: dict[str, bool] = {}
@@ -188,6 +191,7 @@ class Permissions:
         taken for one as well.
         """
         cost = 1 + len(wanted) // LEVELS_OF_A_STEP
+        self.work += 1 + end * cost // RULES_OF_WORK
         same: list[list[str]] = []
         last = NO_RULE
         for index in range(end):

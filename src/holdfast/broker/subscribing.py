@@ -150,7 +150,10 @@ class Subscribing:
     def _denial(self, connection: Connection, permissions: Permissions, topic_filter: str) -> int:
         """Not authorized for a filter that the client may not subscribe to, else SUCCESS."""
         narrows = self._limits.narrows_subscriptions
-        if permissions.may_subscribe(topic_filter, narrows):
+        before = permissions.work
+        is_allowed = permissions.may_subscribe(topic_filter, narrows)
+        self._counters.work += permissions.work - before
+        if is_allowed:
             return SUCCESS
         self._counters.denied_subscriptions += 1
         self._authorization.tell_subscribe(connection, topic_filter, narrows)
