@@ -3,11 +3,16 @@
 import socket
 import struct
 
+import pytest
+
+from holdfast.broker.authentication import AuthReply, AuthRequest, grant
+from holdfast.net import connection
 from tests.support import packets
 from tests.support.broker import BrokerProcess
+from tests.support.local import LocalServer
 from tests.support.packets import Will
 from tests.support.process import eventually
-from tests.support.wire import Dial, say
+from tests.support.wire import Dial, Wire, say
 
 
 def test_a_goodbye_before_a_reset_is_heard(
@@ -47,3 +52,33 @@ def test_a_publisher_faster_than_the_disk_is_slowed_down_and_loses_nothing(
     subscriber = dial(broker, level)
     assert subscriber.hello(name).session_present
     assert [one.payload for one in subscriber.messages(len(payloads))] == payloads
+
+
+class Anyone:
+    methods: frozenset[str] = frozenset()
+
+    def step(self, request: AuthRequest) -> AuthReply:
+        return grant()
+
+
+def test_who_takes_no_data_is_not_kept_for_ever(
+    level: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It publishes to itself, reads nothing, and has no keep alive that would end it. Since it is
+    not read itself any more while its socket is full, even that it closes would not be noticed.
+    """
+    monkeypatch.setattr(connection, "UNREAD_TIMEOUT_S", 0.2)
+    with LocalServer(Anyone()) as server, Wire(server.port, level) as wire:
+        wire.hello("deaf", clean=True)
+        wire.subscribe("t", 0)
+        message = packets.publish("t", bytes(100_000), level)
+        try:
+            while True:
+                wire.send(message)
+        except ConnectionError:
+            pass
+        with Wire(server.port, level) as other:
+            other.hello("other", clean=True)
+    assert [line for line in caplog.messages if "took no data" in line] == [
+        "closed: the client took no data for 0.2 s"
+    ]

@@ -20,6 +20,9 @@ INBOX_BYTES_MAX: Final = 256 * 1024
 REST_READ_BYTES: Final = 64 * 1024  # in one read of what a lost connection still holds
 REST_READS_MAX: Final = 16
 CLOSE_TIMEOUT_S: Final = 5.0  # for a peer that does not read what is sent before a close
+# For one that takes nothing at all, and without a keep alive could be silent for ever. The system
+# waits about as long for a peer that has gone without a word; one that is there it would wait for.
+UNREAD_TIMEOUT_S: Final = 900.0
 
 
 class NetConnection(asyncio.Protocol):
@@ -32,6 +35,8 @@ class NetConnection(asyncio.Protocol):
         "_driver",
         "_inbox_bytes",
         "_is_paused",
+        "_unread_bytes",
+        "_unread_timer",
         "arrival",
         "inbox",
         "is_let_in",
@@ -48,6 +53,8 @@ class NetConnection(asyncio.Protocol):
         self.is_let_in = False  # as far as the gatekeeper knows
         self.inbox: list[bytes] = []
         self._inbox_bytes = 0
+        self._unread_bytes = 0  # that waited for the peer at the last look
+        self._unread_timer: asyncio.TimerHandle | None = None  # while the socket is full
         self.transport: asyncio.Transport | None = None
         self.peer: Connection | None = None
 
@@ -79,16 +86,22 @@ class NetConnection(asyncio.Protocol):
         transport = self.transport
         assert transport is not None
         self.transport = None  # nothing can be paused any more
+        self._stop_timer()
         if exc is not None:
             read_rest(transport, self.data_received)
         self.arrival.left()
         self._driver.lost(self)
 
     def pause_writing(self) -> None:
-        assert self.peer is not None
-        self.peer.is_socket_full = True
+        # One that is turned away is no peer, and can be full all the same, of pongs for instance.
+        if self.peer is not None:
+            self.peer.is_socket_full = True
+        if self._unread_timer is None:
+            self._unread_bytes = 0
+            self._look_later()
 
     def resume_writing(self) -> None:
+        self._stop_timer()
         self._driver.drained(self)
 
     def take_input(self) -> bytes:
@@ -125,6 +138,29 @@ class NetConnection(asyncio.Protocol):
     def abort(self) -> None:
         if self.transport is not None:
             self.transport.abort()
+
+    def _look_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._unread_timer = loop.call_later(UNREAD_TIMEOUT_S, self._look)
+
+    def _look(self) -> None:
+        """End it if the peer has not taken a byte since the last look."""
+        self._unread_timer = None
+        transport = self.transport
+        if transport is None:
+            return
+        waiting = transport.get_write_buffer_size()
+        if waiting == self._unread_bytes:
+            self.tell(f"closed: the client took no data for {UNREAD_TIMEOUT_S:g} s")
+            transport.abort()
+            return
+        self._unread_bytes = waiting
+        self._look_later()
+
+    def _stop_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
     @property
     def is_server_stopping(self) -> bool:
