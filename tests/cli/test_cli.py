@@ -1,5 +1,6 @@
 """The `holdfast` command as a user meets it: real processes, their output and exit codes."""
 
+import importlib
 import re
 import signal
 import socket
@@ -13,6 +14,7 @@ from tests.support.broker import BrokerProcess
 from tests.support.command import assert_one_line, holdfast
 
 REFERENCE: Final = Path(__file__).parent.parent.parent / "docs" / "reference" / "command-line.md"
+EXAMPLE_CHARACTERS_MAX: Final = 78  # Typer puts a space before and behind it
 
 
 def test_version_names_what_runs(tmp_path: Path) -> None:
@@ -32,6 +34,19 @@ def test_help_of_serve_has_options_examples_and_exit_codes(tmp_path: Path) -> No
     options = ["--listen", "--data-dir", "--store", "--config", "--log-level", "--log-json"]
     for text in (*options, "holdfast serve --listen 0.0.0.0:1883 --allow-anonymous", "Exit codes"):
         assert text in done.stdout
+
+
+@pytest.mark.parametrize("module", ["acl", "config", "passwd", "serve", "store"])
+def test_the_examples_of_help_can_be_copied_from_80_columns(module: str) -> None:
+    """A longer one is shown on two lines, of which the first is another command."""
+    found = vars(importlib.import_module(f"holdfast.cli.{module}"))
+    texts = [text for name, text in found.items() if name.endswith("_HELP")]
+    examples = [
+        re.findall(r"^```text\n(.*?)^```", str(text), re.MULTILINE | re.DOTALL) for text in texts
+    ]
+    lines = [line for blocks in examples for block in blocks for line in block.splitlines()]
+    assert lines
+    assert [line for line in lines if len(line) > EXAMPLE_CHARACTERS_MAX] == []
 
 
 def test_the_reference_has_every_option(tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ def test_the_password_is_asked_for_twice_and_not_shown(tmp_path: Path) -> None:
         (["p", "a:b", "--batch"], "without colons and control characters"),
         (["p", "a\nb", "--batch"], "without colons and control characters"),
         (["p", "", "--batch"], "1 to 256 characters"),
+        (["p", "#ada", "--batch"], "does not begin with #"),
+        (["p", "ada ", "--batch"], "neither begins nor ends with a space"),
         (["p", "ada", "--delete", "--scram"], "--delete: expected no other option"),
         (["p", "ada", "--mechanism", "PLAIN"], "--mechanism: expected one of SCRAM-SHA-1"),
         (["none/p", "ada", "--batch"], "none is not a folder"),

@@ -163,8 +163,10 @@ def check_user_name(user: str) -> None:
         raise UsageError(f"expected a user name of 1 to {USER_NAME_CHARACTERS_MAX} characters")
     if ":" in user or not user.isprintable():
         raise UsageError("expected a user name without colons and control characters")
-    if user.startswith("#") or user.strip() != user:
-        raise UsageError("expected a user name that does not begin with # or a space")
+    if user.startswith("#"):
+        raise UsageError("expected a user name that does not begin with #")
+    if user.strip() != user:
+        raise UsageError("expected a user name that neither begins nor ends with a space")
 
 
 def parse_scram(text: str) -> ScramVerifier:

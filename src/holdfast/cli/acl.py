@@ -47,9 +47,9 @@ The file is that of `--acl`, or else the setting `acl_file` of the configuration
 Examples:
 
 ```text
-holdfast acl test --acl acl.toml --user ada --client desk-1 publish site/door/open
+holdfast acl test --acl acl.toml --user ada --client desk publish site/door
 holdfast acl test --config holdfast.toml --user meter-7 subscribe 'site/#'
-holdfast acl test --acl acl.toml --client c1 --attribute region=north receive site/north/alarms
+holdfast acl test --acl acl.toml --attribute site=north receive north/door
 ```
 
 Exit codes: 0 allowed; 1 denied; 2 wrong usage, or the file is wrong.

@@ -30,12 +30,12 @@ Examples:
 ```text
 holdfast passwd /etc/holdfast/passwords ada
 holdfast passwd /etc/holdfast/passwords ada --scram
-pass show mqtt/meter-7 | holdfast passwd /etc/holdfast/passwords meter-7 --batch
+pass show mqtt/m7 | holdfast passwd /etc/holdfast/passwords m7 --batch
 holdfast passwd /etc/holdfast/passwords ada --delete
 ```
 
-Exit codes: 0 done; 1 internal failure; 2 wrong usage, or FILE is something else; 4 the file or its
-folder cannot be used.
+Exit codes: 0 done; 1 internal failure; 2 wrong usage, FILE is something else or cannot be read;
+4 it cannot be written.
 """
 
 

@@ -29,7 +29,8 @@ Examples:
 
 ```text
 holdfast serve
-holdfast serve --listen 0.0.0.0:1883 --allow-anonymous --data-dir /var/lib/holdfast
+holdfast serve --data-dir /var/lib/holdfast
+holdfast serve --listen 0.0.0.0:1883 --allow-anonymous
 holdfast serve --listen 127.0.0.1:1883 --listen '[::1]:1883' --log-json
 holdfast serve --config holdfast.toml --log-level debug
 ```
