@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.auth.access_rules import AccessRule, Subject
 from holdfast.auth.building import build_access
+from holdfast.auth.passwords import new_hash
 from holdfast.config import load_settings
 from holdfast.config.checks import problems
 from tests.support import packets
@@ -73,12 +73,25 @@ def test_the_plug_in_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert connack(broker, "ada", "mellon") == 0
 
 
-def test_the_rule_of_the_guide() -> None:
-    names: dict[str, object] = {}
-    exec(compile(block("plugins.md", "python", 1), "rule.py", "exec"), names)
-    rule = names["OWN"]
-    assert isinstance(rule, AccessRule)
-    assert [one.topic_filter for one in rule.rendered(Subject("c", "ada"))] == ["users/ada/#"]
+def test_the_authorizer_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    project = '[project]\nname = "holdfast-own-topics"\nversion = "1.0"\n'
+    project += block("plugins.md", "toml", 2)
+    install(site, "holdfast_own_topics", block("plugins.md", "python", 1), project)
+    paths = [str(site), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    password_file = tmp_path / "passwords"
+    password_file.write_text(f"ada:{new_hash(b'secret')}\n")
+    toml = f'[[authenticators]]\nkind = "password_file"\nfile = "{password_file}"\n'
+    toml += block("plugins.md", "toml", 3)
+    with BrokerProcess(tmp_path / "data", toml=toml) as broker, Wire(broker.port, V5) as wire:
+        wire.send(packets.connect("c", V5, user="ada", password="secret"))
+        assert wire.expect(CONNACK).code == 0
+        wire.subscribe("users/ada/#", 1)
+        wire.send(packets.subscribe(9, [("users/bob/#", 1)], V5))
+        assert wire.expect(packets.SUBACK).codes == (0x87,)
+        broker.process.wait_line("denied: subscribe to 'users/bob/#', no rule allows it")
 
 
 @pytest.mark.parametrize("number", range(4))
