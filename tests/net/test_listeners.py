@@ -98,12 +98,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def test_a_listener_speaks_its_versions(site: Site, name: str) -> None:
+    names = {V311: "3.1.1", V5: "5.0"}
     for port, right, wrong in ((site.old, V311, V5), (site.new, V5, V311)):
         with Wire(port, wrong) as refused:
             refused.send(packets.connect(name, wrong))
             connack = refused.expect(packets.CONNACK)
             assert connack.code == (0x84 if wrong == V5 else 1)
             assert refused.until_closed() == []
+            spoken = names[right].replace(".", r"\.")
+            site.wait_line(
+                f"refused: expected MQTT {spoken} here, {names[wrong]} came client={name}"
+            )
         with Wire(port, right) as taken:
             taken.hello(name, clean=True)
             taken.ping()

@@ -35,6 +35,7 @@ from holdfast.protocol.packets import (
     PUBLISH,
     PUBREC,
     PUBREL,
+    VERSION_NAMES,
     Auth,
     Connect,
     Disconnect,
@@ -294,7 +295,8 @@ class Intake:
         self._counters.connects += 1
         connection.introduce(packet)
         if version not in connection.rules.versions:
-            detail = "expected another version of MQTT, this one is not allowed here"
+            spoken = " or ".join([VERSION_NAMES[one] for one in sorted(connection.rules.versions)])
+            detail = f"expected MQTT {spoken} here, {VERSION_NAMES[version]} came"
             raise Refused(UNSUPPORTED_PROTOCOL_VERSION, detail)
         if self._limits.redirect_code != 0:
             raise Refused(self._limits.redirect_code, self._limits.redirect_detail)
