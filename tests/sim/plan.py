@@ -4,11 +4,13 @@ import random
 from typing import NamedTuple
 
 from holdfast.broker.limits import EXPIRY_NEVER, Limits
+from holdfast.broker.listener_rules import PublishLimits
 from holdfast.broker.shared_group import SHARED_STRATEGIES
 from tests.sim.devices import FILTERS, GROUP_TOPICS, TOPICS, Kind
 from tests.sim.limited import draw_limits
 
 LIMITED_SHARE = 1 / 3
+RATED_SHARE = 1 / 3  # of the others
 
 Span = tuple[int, int]  # the shortest and the longest, in milliseconds
 
@@ -34,6 +36,8 @@ class Plan(NamedTuple):
     small_packets: bool
     keep_alive_s: int
     is_limited: bool
+    publish_limits: PublishLimits | None
+    line_ms: int  # how long a turn takes whose work is of the turn before
 
 
 def plan_of(seed: int, chance: random.Random, *, is_limited: bool) -> Plan:
@@ -51,6 +55,8 @@ def plan_of(seed: int, chance: random.Random, *, is_limited: bool) -> Plan:
     if is_limited:
         draw_limits(of_limits, limits)
         limits.slice_packets = 0  # its checker has to see at once what a packet comes to
+    of_rates = random.Random(f"rates of {seed}")
+    publish_limits = None if is_limited else _rates(of_rates)
     slowness = chance.choice([1, 5, 20, 100, 300])
     return Plan(
         limits=limits,
@@ -71,7 +77,23 @@ def plan_of(seed: int, chance: random.Random, *, is_limited: bool) -> Plan:
         small_packets=chance.random() < 0.5,
         keep_alive_s=chance.choice([0, 0, 1]),
         is_limited=is_limited,
+        publish_limits=publish_limits,
+        line_ms=0 if publish_limits is None else of_rates.choice([0, 5, 40]),
     )
+
+
+def _rates(chance: random.Random) -> PublishLimits | None:
+    """In some lives clients may publish so slowly that they are held back again and again."""
+    if chance.random() >= RATED_SHARE:
+        return None
+    limits = PublishLimits()
+    if chance.random() < 0.7:
+        limits.messages_per_s = chance.choice([5, 10, 30])
+        limits.messages_burst = chance.choice([1, 2, 5])
+    else:
+        limits.bytes_per_s = chance.choice([200, 1000])
+        limits.bytes_burst = chance.choice([1, 100, 400])
+    return limits
 
 
 def _kinds(chance: random.Random) -> list[Kind]:

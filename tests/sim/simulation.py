@@ -178,7 +178,9 @@ class Simulation:
         next_ms = self._heap[0][0] if self._heap else self.time_ms + 2 * QUIET_MS
         if self.is_up:
             if self.world.has_work:
-                return max(self.time_ms, self._frozen_until_ms)
+                # In between, more may come.
+                at_ms = min(self.time_ms + self.plan.line_ms, max(self.time_ms, next_ms))
+                return max(at_ms, self._frozen_until_ms)
             due_ms = self.world.broker.next_deadline_ms
             if due_ms >= 0:
                 due_ms = self.time_ms + max(1, due_ms - self.now_ms)
@@ -466,6 +468,7 @@ class Simulation:
         return (
             len(self._heap) > self.pings
             or world.has_work
+            or world.holds_back
             or broker.is_commit_under_way
             or broker._commits.has_lazy
             or broker.delayed.count > 0

@@ -29,9 +29,10 @@ from holdfast.store.records import (
 from tests.broker.model_store import ModelStore
 from tests.broker.world import Client, Disk, World
 from tests.sim.checker import Checker
+from tests.sim.describe import describe_any
 from tests.sim.limited import LimitedChecker
 from tests.sim.model import Message
-from tests.sim.taps import Tap
+from tests.sim.taps import Tap, Violation
 
 if TYPE_CHECKING:
     from tests.sim.simulation import Simulation
@@ -148,6 +149,8 @@ class Wire(Client):
         self.sent: deque[tuple[int, Packet, Message | None]] = deque()
         self.sent_bytes = 0
         self.handed_bytes = 0
+        self.arrived_bytes = 0
+        self.to_hear_bytes = 0  # what had arrived when another one came for its session
         # On their way, each with the time of its arrival: bytes, and packets with their size.
         self.up: deque[tuple[int, bytes]] = deque()
         self.down: deque[tuple[int, list[Packet], int]] = deque()
@@ -201,6 +204,7 @@ class SlowWorld(World):
         store = SmallStore()
         self._small = store
         super().__init__(limits, store)
+        self.rules.publish_limits = simulation.plan.publish_limits
         self.disk: SlowDisk = SlowDisk(self, store)
         self.wires: dict[int, Wire] = {}
         self._leaving: set[Wire] = set()
@@ -210,7 +214,7 @@ class SlowWorld(World):
         self.broker.begin_turn(self.now_ms)
         number = self._next_number
         self._next_number += 1
-        connection = self.broker.connect(number, f"192.0.2.1:{number}")
+        connection = self.broker.connect(number, f"192.0.2.1:{number}", self.rules)
         wire = Wire(self, connection, version, client_id)
         self.clients[number] = wire
         self.wires[number] = wire
@@ -253,10 +257,19 @@ class SlowWorld(World):
 
     def _receive(self, client: Client, data: bytes) -> None:
         assert isinstance(client, Wire)
+        client.arrived_bytes += len(data)
         self.simulation.hash(data)
+        if client.handed_bytes == 0 and client.sent[0][0] <= client.arrived_bytes:
+            for wire in [*self.wires.values(), *self._leaving]:
+                if wire is not client and wire.tap.client_id == client.tap.client_id:
+                    wire.to_hear_bytes = wire.arrived_bytes
         if not isinstance(self.checker, LimitedChecker):
             held = client.connection.framer.buffered + len(data)
+            others = self._held_back()
             super()._receive(client, data)
+            for wire, before in others:
+                # All that it had sent came before it was taken over.
+                wire.handed(before - wire.connection.framer.buffered)
             client.handed(held - client.connection.framer.buffered)
             return
         # Packet by packet, for only the broker knows which ones it refuses.
@@ -268,18 +281,31 @@ class SlowWorld(World):
             client.handed(len(piece))
 
     def _go_on(self) -> None:
-        waiting = [(w, w.connection.framer.buffered) for w in self._waiting()]
+        waiting = self._held_back()  # who is taken over comes before who takes over
+        waiting += [(w, w.connection.framer.buffered) for w in self._waiting()]
         super()._go_on()
         for wire, before in waiting:
             wire.handed(before - wire.connection.framer.buffered)
             if wire in self._leaving and not wire.connection.has_more:
                 self._leaving.discard(wire)
-                self.checker.lost(wire.tap)
+                self._left(wire)
 
     def _waiting(self) -> list[Wire]:
         """Those of whom the broker has something that it has not looked at."""
         wires = [*self.wires.values(), *self._leaving]
         return [wire for wire in wires if wire.connection.has_more]
+
+    def _held_back(self) -> list[tuple[Wire, int]]:
+        """Those above their rate, with how many bytes of each the broker has not looked at."""
+        if self.rules.publish_limits is None:
+            return []
+        wires = self.wires.values()
+        return [(w, w.connection.framer.buffered) for w in wires if w.connection.is_held]
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether somebody above its rate waits for its time."""
+        return len(self._held_back()) > 0
 
     def _lose(self, client: Client) -> None:
         assert isinstance(client, Wire)
@@ -288,7 +314,21 @@ class SlowWorld(World):
         if client.connection.has_more:
             self._leaving.add(client)  # it is heard to the end first
         else:
-            self.checker.lost(client.tap)
+            self._left(client)
+
+    def _left(self, wire: Wire) -> None:
+        """The broker has let a connection go that was lost. What came on it is heard by now."""
+        tap = wire.tap
+        is_current = tap.is_open and tap.session is not None and tap.session.link == tap.number
+        if is_current:
+            self._check_heard(wire, wire.arrived_bytes)
+        self.checker.lost(tap)
+
+    def _check_heard(self, wire: Wire, size: int) -> None:
+        """The broker has looked at all packets in the first bytes that came."""
+        if wire.sent and wire.sent[0][0] <= size:
+            who = wire.tap.client_id
+            raise Violation("not heard", f"{describe_any(wire.sent[0][1])} of {who}", who)
 
     def _read(self, wanted: ReadWanted) -> Found:
         found = self._read_early.pop(id(wanted), None)
@@ -309,6 +349,9 @@ class SlowWorld(World):
             told = [event.address for event in self.broker.events]
             closed.sort(key=lambda wire: _index(told, wire.connection.address))
             for wire in closed:
+                session = wire.tap.session
+                if session is not None and session.link != wire.tap.number:
+                    self._check_heard(wire, wire.to_hear_bytes)
                 self.checker.closed(wire.tap, is_stopping=self.is_stopping)
         if isinstance(self.checker, LimitedChecker):
             self.checker.look_for_ended()
