@@ -52,6 +52,18 @@ def test_who_is_not_read_does_not_time_out() -> None:
     assert not client.is_open
 
 
+def test_who_has_gone_is_not_kept_while_memory_is_short() -> None:
+    world = World()
+    client = world.hello("c")
+    note(world, READ)
+    bring(client, 20_000)
+    note(world, READ)
+    assert client.connection.is_throttled
+    world.hello("c")  # takes it over
+    note(world, READ)
+    assert world.broker._pressure._throttled == []
+
+
 @pytest.mark.parametrize("version", [4, 5])
 def test_at_the_last_stage_what_has_to_be_stored_is_refused(version: int) -> None:
     world = World()

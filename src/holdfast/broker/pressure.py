@@ -5,7 +5,7 @@ How much memory there is, and from when on it is short, is for ``net/overload.py
 
 from typing import Final, final
 
-from holdfast.broker.connection import CONNECTED, Connection
+from holdfast.broker.connection import CLOSED, CONNECTED, Connection
 from holdfast.broker.counters import Counters
 from holdfast.broker.events import INFO, WARNING, Event
 from holdfast.broker.space import LogSpace
@@ -55,6 +55,8 @@ class Pressure:
 
     def _throttle(self) -> None:
         """Stop reading those who brought half of what has come since the last look."""
+        # Who has gone is not to be kept, with what it had sent, just while memory is short.
+        self._throttled = [one for one in self._throttled if one.state != CLOSED]
         brought: list[tuple[int, int]] = []
         total = 0
         for number, connection in self._connections.items():
