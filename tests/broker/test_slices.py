@@ -18,6 +18,7 @@ from holdfast.protocol.packets import (
 )
 from holdfast.protocol.reason_codes import MALFORMED_PACKET, QUOTA_EXCEEDED
 from tests.broker.world import Client, World
+from tests.support.granting import Granting
 
 SLICE = 3
 
@@ -262,3 +263,42 @@ def test_a_connect_that_waits_for_its_turn_has_come_in_time() -> None:
     world.turn()
     world.run()
     assert second.received() == ["CONNACK 0x00 present"]
+
+
+def test_who_is_granted_waits_for_what_came_before_it_is_let_in() -> None:
+    """The answer takes a while, and in it the one that it takes over from has sent much."""
+    world = World(Limits(slice_packets=SLICE), authenticator=Granting())
+    reader = world.transient("reader")
+    reader.subscribe("#", 0)
+    reader.packets()
+    first = world.hello("same", will=Will("will", b"!", 0, False, None))
+    world.are_auth_steps_held = True
+    second = world.connect("same")
+    first.push(*numbered(30), Disconnect(0, None))
+    world.turn()
+    assert first.connection.has_more
+    world.are_auth_steps_held = False
+    world.run()
+    assert second.received() == ["CONNACK 0x00 present"]
+    assert payloads(reader) == [b"%d" % n for n in range(30)]
+    second.send(Pingreq())
+    assert second.received() == ["PINGRESP"]
+
+
+def test_who_goes_while_it_is_granted_and_waits_takes_nothing_over() -> None:
+    world = World(Limits(slice_packets=SLICE), authenticator=Granting())
+    first = world.hello("same")
+    world.are_auth_steps_held = True
+    second = world.connect("same")
+    first.push(*numbered(30))
+    world.turn()
+    world.are_auth_steps_held = False
+    world._answer_auth_steps()
+    world.turn()
+    assert second.connection.has_more
+    second.cut()
+    world.run()
+    assert first.is_open
+    first.send(Pingreq())
+    assert first.received() == ["PINGRESP"]
+    assert second.connection.number not in world.broker._connections

@@ -221,7 +221,13 @@ class Broker:
 
     def go_on(self) -> bool:
         """Take the next slice of the connection whose turn it is; False if nobody has more."""
-        return self._intake.go_on()
+        if not self._intake.go_on():
+            return False
+        if self._intake.granted:
+            granted, self._intake.granted = self._intake.granted, []
+            for step, reply in granted:
+                self.auth_done(step, reply)
+        return True
 
     def closed(self, connection: Connection) -> None:
         """Take note that the network connection is gone, which may be news or not."""
@@ -351,6 +357,9 @@ class Broker:
         if connection.state == CLOSED or (
             exchange is not None and connection.exchange is not exchange
         ):
+            return
+        is_grant = exchange is not None and exchange.connect is not None and reply.kind == GRANT
+        if is_grant and self._intake.waits_to_be_let_in(step, reply):
             return
         try:
             if exchange is None:

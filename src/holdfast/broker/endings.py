@@ -109,8 +109,8 @@ class Endings:
 
     def _connect_timeout(self, number: int) -> None:
         connection = self._connections.get(number)
-        if connection is not None and connection.state == AWAITS_CONNECT and connection.has_more:
-            # Its CONNECT waits for its turn.
+        if connection is not None and connection.state != CONNECTED and connection.has_more:
+            # It waits for its turn.
             due_ms = self._router.now_ms + self._limits.connect_timeout_ms
             self._deadlines.add(due_ms, CONNECT_TIMEOUT, number)
         elif connection is not None and connection.state != CONNECTED:

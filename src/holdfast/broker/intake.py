@@ -8,7 +8,7 @@ from collections import deque
 from typing import final
 
 from holdfast.broker.acknowledging import Acknowledging
-from holdfast.broker.authentication import Authentication
+from holdfast.broker.authentication import Authentication, AuthReply, AuthStep
 from holdfast.broker.connecting import Connecting
 from holdfast.broker.connection import (
     AWAITS_CONNECT,
@@ -88,6 +88,10 @@ class Intake:
         self._rates = rates
         self._counters = counters
         self._more: deque[Connection] = deque()  # who has sent more than a slice
+        # Answers for clients that wait for their turns to be let in, by the connection's number;
+        # and those whose turn it is.
+        self._granted: dict[int, tuple[AuthStep, AuthReply]] = {}
+        self.granted: list[tuple[AuthStep, AuthReply]] = []
         self._topics = TopicCache(
             levels_max=limits.topic_levels_max, bytes_max=limits.topic_bytes_max
         )
@@ -129,7 +133,12 @@ class Intake:
         connection = self._more.popleft()
         connection.has_more = False
         connection.is_heavy = False
-        if connection.state != CLOSED:
+        granted = self._granted.pop(connection.number, None)
+        if connection.state == CLOSED:
+            pass
+        elif granted is not None:
+            self.granted.append(granted)
+        else:
             try:
                 self.go_through(connection)
             except (ProtocolError, Refused) as error:
@@ -278,20 +287,16 @@ class Intake:
         """Take CONNECT. Source: [MQTT-3.1.0-1], [MQTT-3.1.4-1]."""
         framer = connection.framer
         if connection.waits_for is not None and self._is_to_wait(connection, connection.waits_for):
+            framer.put_back()
             return
         version = peek_version(framer.buffer, framer.start, framer.end)
         connection.version = version
         packet = decode(framer.buffer, framer.start, framer.end, version, self._topics)
         if not isinstance(packet, Connect):
             raise ProtocolError(PROTOCOL_ERROR, "expected CONNECT as the first packet")
-        session = self._sessions.find(packet.client_id)
-        older = None if session is None else session.connection
-        if older is not None and older is not connection.waits_for and older.has_more:
-            # What it has sent came first: its DISCONNECT, say, which keeps its will back.
-            connection.waits_until_bytes = older.input_bytes
-            if self._is_to_wait(connection, older):
-                return
-        connection.waits_for = None
+        if self._begins_to_wait(connection, packet.client_id):
+            framer.put_back()
+            return
         self._counters.connects += 1
         connection.introduce(packet)
         if version not in connection.rules.versions:
@@ -306,8 +311,33 @@ class Intake:
         else:
             self._connecting.arrivals.append(connection)
 
+    def waits_to_be_let_in(self, step: AuthStep, reply: AuthReply) -> bool:
+        """Whether a client that is granted waits, as its CONNECT would have: see ``granted``."""
+        connection = step.connection
+        older = connection.waits_for
+        if (older is None or not self._is_to_wait(connection, older)) and (
+            not self._begins_to_wait(connection, connection.client_id)
+        ):
+            return False
+        self._granted[connection.number] = (step, reply)
+        return True
+
+    def _begins_to_wait(self, connection: Connection, client_id: str) -> bool:
+        """Whether what another one has sent comes before a connection takes its session over.
+
+        Its DISCONNECT may be there, say, which keeps its will back.
+        """
+        session = self._sessions.find(client_id)
+        older = None if session is None else session.connection
+        if older is not None and older is not connection.waits_for:
+            connection.waits_until_bytes = older.input_bytes
+            if self._is_to_wait(connection, older):
+                return True
+        connection.waits_for = None
+        return False
+
     def _is_to_wait(self, connection: Connection, older: Connection) -> bool:
-        """Put a CONNECT back until the other one's bytes have had their turns, up to a point.
+        """Whether the other one's bytes have their turns first, up to a point; it waits then.
 
         Not those that came later: who never pauses would keep the session for ever.
         """
@@ -315,7 +345,6 @@ class Intake:
         if not older.has_more or taken >= connection.waits_until_bytes:
             return False
         connection.waits_for = older
-        connection.framer.put_back()
         self.later(connection)
         return True
 
