@@ -5,11 +5,10 @@ import struct
 
 import pytest
 
-from holdfast.broker.authentication import AuthReply, AuthRequest, grant
 from holdfast.net import connection
 from tests.support import packets
 from tests.support.broker import BrokerProcess
-from tests.support.local import LocalServer
+from tests.support.local import Anyone, LocalServer
 from tests.support.packets import Will
 from tests.support.process import eventually
 from tests.support.wire import Dial, Wire, say
@@ -52,13 +51,6 @@ def test_a_publisher_faster_than_the_disk_is_slowed_down_and_loses_nothing(
     subscriber = dial(broker, level)
     assert subscriber.hello(name).session_present
     assert [one.payload for one in subscriber.messages(len(payloads))] == payloads
-
-
-class Anyone:
-    methods: frozenset[str] = frozenset()
-
-    def step(self, request: AuthRequest) -> AuthReply:
-        return grant()
 
 
 def test_who_takes_no_data_is_not_kept_for_ever(

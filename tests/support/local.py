@@ -11,6 +11,7 @@ from typing import Self
 import uvloop
 
 from holdfast.auth.interface import Authenticator
+from holdfast.broker.authentication import AuthReply, AuthRequest, grant
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import Limits
 from holdfast.broker.listener_rules import common_rules
@@ -23,6 +24,15 @@ from holdfast.net.gatekeeper import Gatekeeper
 from holdfast.net.listener import listen
 from holdfast.store.memory import MemoryStore
 from tests.support.wire import PATIENCE_S
+
+
+class Anyone:
+    """An authenticator that lets everyone in."""
+
+    methods: frozenset[str] = frozenset()
+
+    def step(self, request: AuthRequest) -> AuthReply:
+        return grant()
 
 
 class LocalServer:
@@ -70,6 +80,10 @@ class LocalServer:
         finally:
             is_over.set()
 
+    def note_memory(self, stage: int) -> None:
+        """Have the server take memory for so short, as one of ``broker/pressure.py``."""
+        self._loop.call_soon_threadsafe(lambda: self._driver.note_memory(stage))
+
     def stop(self) -> None:
         """Stop as on SIGTERM."""
         self._loop.call_soon_threadsafe(self._stop.set)
@@ -89,7 +103,7 @@ class LocalServer:
         gatekeeper = None
         if self._admission is not None:
             gatekeeper = Gatekeeper(self._admission, {}, self.refusals, self._loop.time)
-        driver = Driver(
+        self._driver = driver = Driver(
             broker=broker,
             store=store,
             failed=self._failures.append,
