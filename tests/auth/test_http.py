@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -307,9 +307,43 @@ def test_a_slow_answer_ends_in_time(scene: Scene) -> None:
 
     scene.says = wait
     link = scene.link(timeout_s=0.1)
-    with pytest.raises(AuthenticatorUnavailable, match="ReadTimeoutError"):
+    with pytest.raises(AuthenticatorUnavailable, match="TimeoutError"):
         link.step(request())
     is_over.set()
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;"],
+    ids=["headers", "chunk"],
+)
+def test_an_answer_that_comes_byte_by_byte_ends_in_time(beginning: bytes) -> None:
+    """Each byte is in time; all of them would take as long as the server likes."""
+    is_over = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65_536)
+            connection.sendall(beginning)
+            # Until the other side has hung up.
+            with suppress(OSError):
+                while not is_over.wait(0.01):
+                    connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=[listener], daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        link = HttpLink("http", HttpOptions(url, timeout_s=0.2))
+        link.reload()
+        try:
+            with pytest.raises(AuthenticatorUnavailable, match="does not answer"):
+                link.step(request())
+        finally:
+            is_over.set()
+            thread.join(PATIENCE_S)
+            link.close()
 
 
 def test_headers_from_a_file(scene: Scene, tmp_path: Path) -> None:

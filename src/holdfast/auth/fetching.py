@@ -32,7 +32,7 @@ def fetch(
     until_s = time.monotonic() + timeout_s
     try:
         with socket.create_connection((host, port), timeout_s) as plain:
-            end = _Ending(plain, until_s)
+            end = Ending(plain, until_s)
             try:
                 sock = plain
                 if parts.scheme == "https":
@@ -54,7 +54,7 @@ def fetch(
     return body
 
 
-class _Ending:
+class Ending:
     """Ends a connection at a time, from a thread of its own, whatever is being waited for.
 
     A timeout of a socket is for each wait alone, so that a byte now and then would hold for ever.

@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Final, Literal, final
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.response import HTTPResponse
 from urllib3.util import Timeout, parse_url
 
+from holdfast.auth.fetching import Ending
 from holdfast.auth.link import NOT_MINE, Answer, Link
 from holdfast.auth.secret_cache import SecretCache
 from holdfast.broker.authentication import AuthRequest, grant, refuse
@@ -173,7 +176,7 @@ class HttpLink(Link):
         timeout = Timeout(total=options.timeout_s)
         host = url.host or ""
         if url.scheme != "https":
-            return urllib3.HTTPConnectionPool(
+            return _PlainPool(
                 host, url.port, timeout=timeout, maxsize=options.connections_max, block=True
             )
         try:
@@ -182,7 +185,7 @@ class HttpLink(Link):
             raise ConfigError(
                 f"{options.ca_file}: expected certificates in PEM: {error.strerror or error}"
             ) from None
-        return urllib3.HTTPSConnectionPool(
+        return _TlsPool(
             host,
             url.port,
             timeout=timeout,
@@ -222,9 +225,20 @@ class HttpLink(Link):
             raise AuthenticatorUnavailable(f"the answer of {self._server}: {what}") from None
 
     def _post(self, question: bytes) -> tuple[int, bytes]:
+        until_s = time.monotonic() + self._options.timeout_s
+        try:
+            answer = self._exchange(question, until_s)
+        except urllib3.exceptions.ProtocolError:
+            if time.monotonic() < until_s:
+                raise
+            raise urllib3.exceptions.TimeoutError from None  # It is we who have cut it.
+        if time.monotonic() >= until_s:
+            raise urllib3.exceptions.TimeoutError  # It may be a part, which ends well.
+        return answer
+
+    def _exchange(self, question: bytes, until_s: float) -> tuple[int, bytes]:
         pool = self._pool
         assert pool is not None
-        until_s = time.monotonic() + self._options.timeout_s
         response = pool.urlopen(
             "POST",
             self._url.request_uri,
@@ -236,6 +250,8 @@ class HttpLink(Link):
             preload_content=False,
             decode_content=False,
         )
+        connection = response.connection
+        assert isinstance(connection, _PlainConnection | _TlsConnection)
         content = b""
         try:
             while data := response.read1(ANSWER_BYTES_MAX + 1):
@@ -248,6 +264,7 @@ class HttpLink(Link):
             response.close()
             raise
         finally:
+            connection.ending.cancel()
             response.release_conn()  # else the pool would have one place less for ever
         return response.status, content
 
@@ -260,6 +277,50 @@ class HttpLink(Link):
     @property
     def _server(self) -> str:
         return f"{self._url.scheme}://{self._url.netloc}"
+
+
+class _PlainConnection(HTTPConnection):
+    """Ends when the time of an answer is over: its timeout is for each byte of it."""
+
+    ending: Ending
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as in urllib3
+        """The answer without its content, behind which ``ending`` is to be cancelled."""
+        self.ending = _ending(self)
+        try:
+            return super().getresponse()
+        except BaseException:
+            self.ending.cancel()
+            raise
+
+
+class _TlsConnection(HTTPSConnection):
+    """Likewise, with TLS."""
+
+    ending: Ending
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as in urllib3
+        """As of ``_PlainConnection``."""
+        self.ending = _ending(self)
+        try:
+            return super().getresponse()
+        except BaseException:
+            self.ending.cancel()
+            raise
+
+
+def _ending(connection: HTTPConnection) -> Ending:
+    assert connection.sock is not None
+    assert isinstance(connection.timeout, float | int)  # what is left of all of it
+    return Ending(connection.sock, time.monotonic() + connection.timeout)
+
+
+class _PlainPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _PlainConnection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
 
 
 class _TooLong(Exception):
