@@ -65,6 +65,13 @@ class Door(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         raw = cast(asyncio.Transport, transport)
+        try:
+            self._come_in(raw)
+        except Exception:
+            raw.abort()  # here the event loop would leave it open, and not read it
+            raise
+
+    def _come_in(self, raw: asyncio.Transport) -> None:
         arrival = self._host.enter(raw)
         if arrival is None:
             raw.abort()

@@ -171,10 +171,12 @@ class TlsLayer(asyncio.Protocol):
             self._is_closing = True
             self._arrival.left()
             return
-        if exc is not None:
-            read_rest(self._raw, self.data_received)
-        self._is_closing = True
-        self._above.connection_lost(None)
+        try:
+            if exc is not None:
+                read_rest(self._raw, self.data_received)
+        finally:
+            self._is_closing = True
+            self._above.connection_lost(None)
 
     # --- from above
 

@@ -114,13 +114,15 @@ class WebSocket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         is_open = self._upgrade is None and not self.is_ending
         held, self._held = self._held, b""
-        if is_open and held:
-            self._take(held)
-        if exc is not None and is_open and self._transport is not None:
-            read_rest(self._transport, self._take)
-        self._transport = None
-        self._stop_timer()
-        self.connection.connection_lost(None)
+        try:
+            if is_open and held:
+                self._take(held)
+            if exc is not None and is_open and self._transport is not None:
+                read_rest(self._transport, self._take)
+        finally:
+            self._transport = None
+            self._stop_timer()
+            self.connection.connection_lost(None)
 
     def eof_received(self) -> bool:
         # A peer that has sent its last word but does not read is waited for only so long.
@@ -208,7 +210,13 @@ class WebSocket(asyncio.Protocol):
     def _read_on(self) -> None:
         held, self._held = self._held[:PASS_BYTES_MAX], self._held[PASS_BYTES_MAX:]
         if held:
-            self._take(held)
+            try:
+                self._take(held)
+            except Exception:
+                self._held = b""
+                if self._transport is not None:
+                    self._transport.abort()  # as the event loop does where it calls itself
+                raise
         if self._held:
             self._loop.call_soon(self._read_on)
             return
@@ -247,6 +255,7 @@ class WebSocket(asyncio.Protocol):
             transport.close()
             return
         if self._is_reading_paused:
+            self._is_reading_paused = False
             transport.resume_reading()
         if self._is_half_closable:
             transport.write_eof()
