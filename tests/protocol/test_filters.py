@@ -69,7 +69,17 @@ def test_several_filters_cover_one_together(wanted: str, wide: list[str]) -> Non
         ("+/x", "$SYS/x", False),
         ("$SYS/#", "$SYS/+/x", True),
         ("a", "a/b", False),
+        ("/+/#", "/#", True),
+        ("/+", "/#", False),
     ],
 )
 def test_a_filter_covers_another(wide: str, narrow: str, expected: bool) -> None:
     assert covers(wide.split("/"), narrow.split("/")) is expected
+
+
+def test_no_topic_is_empty() -> None:
+    """What would be the parent level of "/#" is none."""
+    assert intersection(["", "#"], ["+"]) is None
+    assert intersection(["+"], ["", "#"]) is None
+    assert uncovered(["", "#"], [["a"]]) == ["", "+", "#"]
+    assert uncovered(["", "#"], [["", "+"], ["", "+", "+", "#"]]) is None

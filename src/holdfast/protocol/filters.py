@@ -1,7 +1,8 @@
 """Topic Filters as sets of Topic Names: which holds which, and what two have in common.
 
 All filters here are valid and not shared, given by their levels. A leading wildcard matches no
-topic that begins with ``$``. Source: MQTT 5.0 §4.7.
+topic that begins with ``$``. A topic has one character at least: so "/#" matches what "/+/#" does,
+for there is no topic "" that would be its parent level. Source: MQTT 5.0 §4.7.
 """
 
 
@@ -13,6 +14,8 @@ def covers(wide: list[str], narrow: list[str]) -> bool:
         if narrow[0] == "#":
             # "#" and "+/#" match the same, since a topic has one level at least.
             return wide[0] == "#" or (len(wide) == 2 and wide[1] == "#")
+    if len(narrow) == 2 and narrow[0] == "" and narrow[1] == "#":
+        narrow = ["", "+", "#"]
     length = len(narrow)
     for index in range(len(wide)):
         level = wide[index]
@@ -53,6 +56,8 @@ def intersection(one: list[str], other: list[str]) -> list[str] | None:
             common.append(level)
         else:
             return None
+    if shorter == 1 and common[0] == "":
+        return None
     # "a/#" matches "a", its parent level.
     if len(one) == shorter + 1 and one[shorter] == "#":
         return common
@@ -80,7 +85,7 @@ def uncovered(wanted: list[str], wide: list[list[str]]) -> list[str] | None:
             return None
         if len(part) > longest:
             return deeper
-        if part and not _is_covered(part, wide):
+        if part and part != [""] and not _is_covered(part, wide):
             return part
         part = [*part, "+"]
 
