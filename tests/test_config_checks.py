@@ -376,12 +376,21 @@ def test_keep_alive_bounds_of_broker_and_listener_fit_together(tmp_path: Path) -
 
 
 def test_certificates_that_no_client_is_asked_for_let_nobody_in(tmp_path: Path) -> None:
-    toml = '[[listeners]]\naddress = "127.0.0.1:1"\n[[authenticators]]\nkind = "certificate"'
-    assert complaints(toml, tmp_path) == [
-        (
-            'listeners[0].tls.client_certificates: expected "optional" or "required": only '
-            "certificates let clients in to 127.0.0.1:1"
-        )
+    by_certificate = '[[authenticators]]\nkind = "certificate"\n'
+    listener = '[[listeners]]\naddress = "127.0.0.1:1"\n'
+    why = "only certificates let clients in to 127.0.0.1:1"
+    without_tls = "expected TLS, by [listeners.tls] in [[listeners]]"
+    assert complaints(by_certificate + listener, tmp_path) == [
+        f"listeners[0].tls: {without_tls}: {why}"
+    ]
+    assert complaints('listen = ["127.0.0.1:1"]\n' + by_certificate, tmp_path) == [
+        f"listen: {without_tls}: {why}"
+    ]
+    tls = f'tls.certificate = "{tmp_path}/c"\ntls.key = "{tmp_path}/k"\n'
+    for name in "ck":
+        (tmp_path / name).touch(mode=0o600)
+    assert complaints(by_certificate + listener + tls, tmp_path) == [
+        f'listeners[0].tls.client_certificates: expected "optional" or "required": {why}'
     ]
 
 

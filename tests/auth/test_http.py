@@ -397,6 +397,11 @@ def test_the_certificate_of_the_server_is_checked(tmp_path: Path) -> None:
             scene.link(good, ca_file=tmp_path / "wrong")
 
 
+def test_so_many_questions_are_asked_at_a_time(scene: Scene) -> None:
+    """A link has its threads for itself: see ``tests/net/test_lanes.py``."""
+    assert scene.link(connections_max=3).threads == 3
+
+
 def test_passwords_over_a_network_in_the_clear_are_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

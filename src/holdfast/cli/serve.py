@@ -94,6 +94,10 @@ def serve(
     log_level: Annotated[
         LogLevel | None, typer.Option(help="The least severe records to log. Default: info.")
     ] = None,
+    log_json: Annotated[
+        bool | None,
+        typer.Option("--log-json", help="Log one JSON object per line.", show_default=False),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -102,10 +106,6 @@ def serve(
             show_default=False,
         ),
     ] = False,
-    log_json: Annotated[
-        bool | None,
-        typer.Option("--log-json", help="Log one JSON object per line.", show_default=False),
-    ] = None,
 ) -> None:
     """Run the broker and leave with its exit code; ``SERVE_HELP`` is what the user reads."""
     try:

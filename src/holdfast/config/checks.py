@@ -152,8 +152,13 @@ def _of_reach(settings: Settings, listener: ListenerSettings) -> Iterator[Proble
     shows_none = listener.tls is None or listener.tls.client_certificates == "none"
     if kinds == {"certificate"} and shows_none and not settings.lets_in_anonymous(listener):
         key = _key_of(settings, listener)
-        text = 'expected "optional" or "required": only certificates let clients in to'
-        yield Problem(f"{key}.tls.client_certificates", f"{text} {listener.title}")
+        text = f"only certificates let clients in to {listener.title}"
+        if listener.tls is None:
+            expected = "expected TLS, by [listeners.tls] in [[listeners]]"
+            yield Problem(f"{key}.tls" if settings.listeners else key, f"{expected}: {text}")
+        else:
+            expected = 'expected "optional" or "required"'
+            yield Problem(f"{key}.tls.client_certificates", f"{expected}: {text}")
     if not _needs_leave(settings, listener):
         return
     address = listener.address
