@@ -240,6 +240,20 @@ def test_what_those_who_wait_have_sent_is_bounded_together() -> None:
     door.enter("")
 
 
+def test_one_address_cannot_shut_others_out_while_it_waits_for_an_answer() -> None:
+    door = Door(failed_logins_max=10)
+    for _ in range(100):
+        visit = door.enter("10.0.0.1")
+        door.admission.asked(visit)
+        door.admission.received(visit, WAITING_BYTES_MAX // 20)
+    honest = door.enter("10.0.0.2")
+    door.admission.received(honest, 100)
+    assert len(door.evicted()) == 95
+    door.admission.asked(honest)
+    door.admission.let_in(honest)
+    assert not honest.has_left
+
+
 # --- bans
 
 
@@ -363,7 +377,7 @@ class Model:
         self.random.choice((*acts, self.fail, self.come_late, self.end_bans))()
         for owner in self.admission.evicted:
             guest = self.guests.pop(owner)
-            assert not guest.is_asked
+            assert not guest.is_asked or guest.input_bytes > WAITING_BYTES_MAX // 4
             assert not guest.is_in
             self.gone.append(guest)
         self.admission.evicted = []

@@ -38,8 +38,7 @@ from holdfast.store.records import (
 )
 
 GROUP_READ_MESSAGES_MAX: Final = 256  # of one read, as many as a usual window holds
-# Reads under way at a time: one client may be in thousands of groups, and all sessions that are
-# behind share one reader.
+# Reads under way at a time: a client may be in thousands of groups, and all share one reader.
 GROUP_READS_MAX: Final = 8
 WITHHELD_MAX: Final = 1000  # messages of one group that no member online has the right to
 

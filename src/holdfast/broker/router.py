@@ -340,8 +340,7 @@ class Router:
         self._queues.skip_gap(session)
         if session.position >= self._delivery.tail.first:
             self._feed(session, connection)
-        # However little room there is: the client may hold the rest of its window for long. While
-        # a read is under way more room gathers, so a quick client makes each of them worth it.
+        # However little room there is: the client may hold the rest of its window for long.
         elif connection.has_room and session.in_flight_room > 0:
             self._read(session)
 

@@ -25,6 +25,7 @@ ADDRESSES_MAX: Final = 65_536
 BANS_MAX: Final = 65_536
 # Of all that came from those who are not let in yet; each may have `connect_bytes_max` for itself.
 WAITING_BYTES_MAX: Final = 16 * 1024 * 1024
+BYTES_SHARE: Final = 4  # of which one address may have no larger part
 WAITING_SHARE: Final = 8  # an address with so large a part of those who wait makes way itself
 
 # The connection behind a visit, which is only handed back.
@@ -108,7 +109,7 @@ class Gate:
 class Address(Generic[Owner]):
     """What is known of one address that is not trusted."""
 
-    __slots__ = ("arrivals", "connections", "failures", "let_in", "waiting")
+    __slots__ = ("arrivals", "connections", "failures", "let_in", "waiting", "waiting_bytes")
 
     def __init__(self, arrivals: Bucket | None, failures: Bucket | None) -> None:
         self.arrivals = arrivals
@@ -116,6 +117,7 @@ class Address(Generic[Owner]):
         self.connections = 0
         self.let_in = 0  # of these
         self.waiting: OrderedDict[Visit[Owner], None] = OrderedDict()  # of these, the oldest first
+        self.waiting_bytes = 0  # from those that are not let in yet
 
 
 @final
@@ -220,13 +222,25 @@ class Admission(Generic[Owner]):
         return not is_told
 
     def received(self, visit: Visit[Owner], size: int) -> None:
-        """So many bytes came from a connection that is not let in yet."""
+        """So many bytes came from a connection that is not let in yet.
+
+        One whose address has a large part of what all may send goes itself, also if it waits for
+        our answer: else one address could shut everyone out in that time.
+        """
         if visit.has_left or visit.is_let_in:
             return
-        visit.input_bytes += size
-        self._waiting_bytes += size
+        self._count_bytes(visit, size)
+        address = visit.address
+        if address is not None and address.waiting_bytes * BYTES_SHARE > WAITING_BYTES_MAX:
+            self._evict(visit)
         while self._waiting_bytes > WAITING_BYTES_MAX and self._waiting:
             self._evict(next(iter(self._waiting)))
+
+    def _count_bytes(self, visit: Visit[Owner], size: int) -> None:
+        visit.input_bytes += size
+        self._waiting_bytes += size
+        if visit.address is not None:
+            visit.address.waiting_bytes += size
 
     def asked(self, visit: Visit[Owner]) -> None:
         """Its CONNECT has come, and somebody has to answer it: it makes way for nobody now."""
@@ -242,7 +256,7 @@ class Admission(Generic[Owner]):
             return
         self.asked(visit)
         self._asking -= 1
-        self._waiting_bytes -= visit.input_bytes
+        self._count_bytes(visit, -visit.input_bytes)
         visit.is_let_in = True
         if visit.address is not None:
             visit.address.let_in += 1
@@ -254,7 +268,7 @@ class Admission(Generic[Owner]):
             return
         address = visit.address
         if not visit.is_let_in:
-            self._waiting_bytes -= visit.input_bytes
+            self._count_bytes(visit, -visit.input_bytes)
             if visit not in self._waiting:
                 self._asking -= 1
             else:
