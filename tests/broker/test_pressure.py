@@ -52,6 +52,17 @@ def test_who_is_not_read_does_not_time_out() -> None:
     assert not client.is_open
 
 
+def test_at_the_last_stage_what_is_retained_may_be_cleared() -> None:
+    world = World()
+    client = world.transient("p")
+    client.publish("t", "kept", 1, 1, retain=True)
+    note(world, STORE)
+    client.publish("t", "other", 1, 2, retain=True)
+    client.publish("t", "", 1, 3, retain=True)
+    assert client.received() == ["PUBACK #1 0x10", "PUBACK #2 0x97", "PUBACK #3 0x10"]
+    assert world.broker._router.retained.count == 0
+
+
 def test_who_has_gone_is_not_kept_while_memory_is_short() -> None:
     world = World()
     client = world.hello("c")

@@ -95,8 +95,8 @@ class Router:
         return wait
 
     def must_store(self, message: Message) -> bool:
-        """Whether a message has to go to the store."""
-        if message.retain:
+        """Whether a message has to go to the store. What clears a retained one makes room there."""
+        if message.retain and message.payload:
             return True
         route = self.tree.route(message.topic)
         return message.qos > 0 and (
