@@ -22,7 +22,7 @@ ATTACKS ?=
 VENV := .venv
 STAMPS := $(VENV)/.stamps
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
-PYTEST := $(VENV)/bin/python -m pytest
+PYTEST := $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 # Contents and not times decide, so that a checkout or a touched file builds nothing.
 INPUTS := $(shell { echo pure=$(HOLDFAST_PURE); find src -type f -not -path '*/__pycache__/*' \

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Final
 
 from tests.crash.load import Broken
-from tests.crash.storm import DISTURBANCES, Disturb, Storm, sigstop
+from tests.crash.storm import DISTURBANCES, SETTINGS, Disturb, Storm, sigstop
 from tests.support.faulty import FaultyBroker
 
 PATIENCE_S: Final = 300.0  # for one storm
 DISK_BYTES: Final = 64 * 1024 * 1024
 # Or it would refuse publishes on such a small disk, long before that is full.
-SETTINGS: Final[dict[str, str | int]] = {"disk_free_min_bytes": 0}
 BALLAST_BYTES: Final = 64 * 1024  # written at a time
 
 
@@ -67,7 +66,12 @@ def storm(seed: int, folder: Path) -> None:
         if is_mounted:
             rounds["no room on the file system"] = real_disk_full
         try:
-            with redirect_stdout(log), FaultyBroker(folder / "data", settings=SETTINGS) as broker:
+            with (
+                redirect_stdout(log),
+                FaultyBroker(
+                    folder / "data", settings=SETTINGS | {"disk_free_min_bytes": 0}
+                ) as broker,
+            ):
                 blown = Storm(broker, seed)
                 names = list(rounds)
                 blown.chance.shuffle(names)

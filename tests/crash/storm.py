@@ -22,6 +22,8 @@ MARKER: Final = b"nothing comes before this"
 # A broker that stops, one whose disk is full, one whose store has failed.
 FAREWELLS: Final = frozenset({0x8B, 0x97, 0x83})
 GROWTH_BYTES: Final = 64 * 1024
+# Its clients go and come back more often than two devices of one identifier may take turns.
+SETTINGS: Final[dict[str, str | int]] = {"client_connects_max": 0, "client_takeovers_max": 0}
 STOP_S: Final = 2.0  # for which a process is stopped; no round of the test suite does that
 
 Disturb = Callable[["Storm"], Awaitable[None]]

@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from tests.crash.storm import Storm, rounds_of
+from tests.crash.storm import SETTINGS, Storm, rounds_of
 from tests.support.faulty import NewFaultyBroker
 
 ROUNDS: Final = int(os.environ.get("HOLDFAST_CRASH_ROUNDS", "20"))
@@ -35,7 +35,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_comes_twice(
     is drained, and what each subscriber got is compared with what was promised.
     """
     print(f"to repeat the load: HOLDFAST_CRASH_SEED={SEED} HOLDFAST_CRASH_ROUNDS={ROUNDS}")
-    storm = Storm(faulty_broker(), SEED)
+    storm = Storm(faulty_broker(SETTINGS), SEED)
     asyncio.run(storm.run(rounds_of(storm, ["kill -9"] * ROUNDS), PATIENCE_S))
     storm.check()
     print(f"{storm.sent} messages, {ROUNDS} kills")

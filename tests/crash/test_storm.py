@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from tests.crash.storm import DISTURBANCES, Storm, rounds_of
+from tests.crash.storm import DISTURBANCES, SETTINGS, Storm, rounds_of
 from tests.support.faulty import NewFaultyBroker
 
 SEED: Final = int(os.environ.get("HOLDFAST_CRASH_SEED", secrets.randbelow(1 << 32)))
@@ -20,7 +20,7 @@ PATIENCE_S: Final = 90.0
 @pytest.mark.timeout(PATIENCE_S + 30)
 def test_nothing_acknowledged_is_lost_whatever_happens(faulty_broker: NewFaultyBroker) -> None:
     print(f"to repeat the load: HOLDFAST_CRASH_SEED={SEED}")
-    storm = Storm(faulty_broker(), SEED)
+    storm = Storm(faulty_broker(SETTINGS), SEED)
     names = list(DISTURBANCES)
     storm.chance.shuffle(names)
     print("; ".join(names))
