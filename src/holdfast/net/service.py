@@ -118,6 +118,9 @@ class Service:
         """
         if self._failed_driver is not None:
             self._failed_driver.release()
+            # It failed at the very end: nobody has looked at it yet, and nobody has been told.
+            if self._error is None:
+                self._error = self._store_failed.result()
         await self._driver.stop()
         if self._store is not None:
             self._store.close()
