@@ -15,6 +15,7 @@ DATA_DIR ?= ./data
 FUZZ_INPUTS ?= 1000000
 FUZZ_SEED ?= 1
 MINUTES ?= 2
+JOBS ?= auto
 SEEDS ?= 1000
 SEED ?=
 ATTACKS ?=
@@ -22,7 +23,7 @@ ATTACKS ?=
 VENV := .venv
 STAMPS := $(VENV)/.stamps
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
-PYTEST := $(VENV)/bin/python -m pytest -n auto --dist loadfile
+PYTEST := $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 # Contents and not times decide, so that a checkout or a touched file builds nothing.
 INPUTS := $(shell { echo pure=$(HOLDFAST_PURE); find src -type f -not -path '*/__pycache__/*' \
@@ -55,7 +56,7 @@ help:
 	@echo 'make clean         remove all that was built (not $(DATA_DIR))'
 	@echo 'Variables: LISTEN, DATA_DIR, FUZZ_INPUTS, FUZZ_SEED, SEEDS, SEED, MINUTES, ATTACKS (names'
 	@echo '           for make hostile), BENCH (options of make bench), PYTHON, HOLDFAST_PURE=1'
-	@echo '           (build without compiling)'
+	@echo '           (build without compiling), JOBS (processes that test; 0 tests one by one)'
 
 setup: $(BUILT)
 	@echo "ready: $(VENV)/bin/holdfast, $$($(VENV)/bin/holdfast --version)"
