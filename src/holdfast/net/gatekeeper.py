@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import final
 
-from holdfast.broker.events import WARNING
 from holdfast.broker.refusals import RefusalCounters
 from holdfast.config import Settings
 from holdfast.logs import get_logger
@@ -21,7 +20,7 @@ from holdfast.net.admission import (
     Visit,
 )
 from holdfast.net.arrival import Arrival
-from holdfast.net.bursts import Bursts
+from holdfast.net.burst_log import BurstLog
 from holdfast.net.turned_away import TurnedAway
 from holdfast.protocol.reason_codes import BAD_USER_NAME_OR_PASSWORD, NOT_AUTHORIZED
 
@@ -85,8 +84,7 @@ class Gatekeeper:
         self._clock_s = clock_s
         self._visits: dict[Arrival, Visit[Arrival]] = {}
         self._refused: dict[Arrival, Refusal] = {}  # who is told so
-        self._bursts = Bursts(1)
-        self._timer: asyncio.TimerHandle | None = None
+        self._bursts = BurstLog(_log, clock_s)
         self._bans_looked_at_s = clock_s()
 
     def enter(self, arrival: Arrival, *, is_client: bool = True) -> bool:
@@ -182,27 +180,11 @@ class Gatekeeper:
 
     def _tell(self, text: str, host: str) -> None:
         """One line for a burst of these, and one with their count when it is over."""
-        if self._bursts.note(text, WARNING, host, self._clock_s()):
-            _log.warning(text, address=host)
-        self._await_end_of_burst()
-
-    def _await_end_of_burst(self) -> None:
-        next_s = self._bursts.next_s
-        if self._timer is None and next_s is not None:
-            delay_s = max(0.0, next_s - self._clock_s())
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(delay_s, self._end_bursts)
-
-    def _end_bursts(self) -> None:
-        self._timer = None
-        for burst in self._bursts.over(self._clock_s()):
-            _log.warning(burst.summary)
-        self._await_end_of_burst()
+        self._bursts.warning(text, host=host, address=host)
 
     def stop(self) -> None:
         """Await nothing more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._bursts.stop()
 
 
 def _file_number(transport: asyncio.Transport) -> int:

@@ -52,7 +52,7 @@ class Listener:
         if settings.websocket is not None:
             self._make_upper = over_websocket(settings, make_connection)
         self._gatekeeper = gatekeeper
-        self._bursts = BurstLog(_log, settings.title)
+        self._bursts = BurstLog(_log, asyncio.get_running_loop().time, listener=settings.title)
         self._arriving: set[Arrival] = set()  # those that do not speak MQTT yet
         self._handshakes = HandshakeLine()
         self._shown: dict[Arrival, CertificateKey] = {}  # where certificates can be revoked
