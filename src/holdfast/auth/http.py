@@ -3,7 +3,6 @@
 ``docs/guides/http-authentication.md`` has the format of both.
 """
 
-import ipaddress
 import json
 import math
 import ssl
@@ -25,6 +24,7 @@ from holdfast.auth.link import NOT_MINE, Answer, Link
 from holdfast.auth.secret_cache import SecretCache
 from holdfast.broker.authentication import AuthRequest, grant, refuse
 from holdfast.broker.identity import Identity
+from holdfast.config.values import is_own_host
 from holdfast.errors import AuthenticatorUnavailable, ConfigError
 from holdfast.logs import get_logger
 from holdfast.protocol.reason_codes import BAD_USER_NAME_OR_PASSWORD
@@ -100,7 +100,7 @@ class HttpLink(Link):
         self._failures = 0  # in a row
         self._paused_until_s = -math.inf
         self._complained_at_s = -math.inf
-        if self._url.scheme != "https" and not _is_local(self._url.host or ""):
+        if self._url.scheme != "https" and not is_own_host((self._url.host or "").strip("[]")):
             _log.warning(f"{name}: passwords are sent unencrypted to {self._server}")
 
     @property
@@ -333,13 +333,6 @@ class _Unexpected(ValueError):
 
 def _is_anonymous(request: AuthRequest) -> bool:
     return request.user_name is None and request.password is None and request.certificate is None
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _question(request: AuthRequest) -> bytes:

@@ -222,13 +222,14 @@ def key_address(value: object) -> str:
     except ValueError:
         raise Culprit(value, expected) from None
     host = parts.hostname or ""
-    is_safe = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_own_host(host))
     if not is_safe or not host or port == 0 or "@" in parts.netloc or parts.fragment:
         raise Culprit(value, expected)
     return value
 
 
-def _is_loopback(host: str) -> bool:
+def is_own_host(host: str) -> bool:
+    """Whether the host of a URL, without brackets, is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
