@@ -17,11 +17,11 @@ from holdfast.broker.limits import (
 from holdfast.broker.listener_rules import ListenerRules
 from holdfast.broker.permissions import Permissions
 from holdfast.broker.session import Session
-from holdfast.broker.topic_aliases import AliasesIn, AliasesOut
 from holdfast.errors import ProtocolError
 from holdfast.protocol.framer import Framer
 from holdfast.protocol.packets import CONNECT, Connect
 from holdfast.protocol.reason_codes import PACKET_TOO_LARGE, PROTOCOL_ERROR
+from holdfast.protocol.topic_aliases import AliasesIn, AliasesOut
 
 if TYPE_CHECKING:
     from holdfast.broker.authentication import AuthExchange

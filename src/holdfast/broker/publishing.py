@@ -14,7 +14,6 @@ from holdfast.broker.reasons import explained
 from holdfast.broker.router import Router
 from holdfast.broker.session import Session
 from holdfast.broker.space import LogSpace
-from holdfast.broker.topic_aliases import AliasesIn
 from holdfast.errors import ProtocolError, Refused
 from holdfast.message import Message, Properties, is_format_broken
 from holdfast.protocol.encode import encode, encode_puback, encode_pubrec
@@ -31,6 +30,7 @@ from holdfast.protocol.reason_codes import (
     RECEIVE_MAXIMUM_EXCEEDED,
     RETAIN_NOT_SUPPORTED,
 )
+from holdfast.protocol.topic_aliases import AliasesIn
 from holdfast.protocol.topics import is_sys_topic
 
 

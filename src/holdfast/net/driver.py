@@ -25,13 +25,13 @@ from holdfast.net.event_log import EventLog
 from holdfast.net.gatekeeper import Gatekeeper
 from holdfast.net.logins import Logins
 from holdfast.net.upkeep import Upkeep
-from holdfast.net.worker import Worker
 from holdfast.protocol.reason_codes import (
     IMPLEMENTATION_SPECIFIC_ERROR,
     QUOTA_EXCEEDED,
 )
 from holdfast.store.interface import Store
 from holdfast.store.records import LogCount, LogEntry, LogSlice
+from holdfast.worker import Worker
 
 TICK_MS_MIN: Final = 1
 # The longest time between two looks at the clock: when it is set forward, what is due then is not

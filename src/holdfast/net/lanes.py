@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar, final
 
 from holdfast.errors import LimitExceeded
-from holdfast.net.worker import Done
+from holdfast.worker import Done
 
 T = TypeVar("T")
 

@@ -19,11 +19,11 @@ from holdfast.net.arrival import Arrival
 from holdfast.net.connection import NetConnection
 from holdfast.net.driver import Driver
 from holdfast.net.gatekeeper import Gatekeeper
-from holdfast.net.worker import Worker
 from holdfast.protocol.reason_codes import SERVER_UNAVAILABLE
 from holdfast.store.interface import Store
 from holdfast.store.memory import MemoryStore
 from holdfast.store.records import Snapshot
+from holdfast.worker import Worker
 
 # Between two attempts to open the store. The first comes at once: an I/O error may be over.
 PAUSE_S_MIN: Final = 0.1

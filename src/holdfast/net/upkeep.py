@@ -13,9 +13,9 @@ from typing import Final
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import TOPICS_LOOKED_AT_MAX
 from holdfast.broker.space import CUTS, OLDEST, TARGETS, TOPICS, SpaceWork
-from holdfast.net.worker import Worker
 from holdfast.store.interface import Store
 from holdfast.store.records import Space
+from holdfast.worker import Worker
 
 INTERVAL_S: Final = 1.0  # between two looks at what the store no longer needs
 

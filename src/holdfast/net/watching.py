@@ -9,7 +9,7 @@ from typing import Final, Protocol, final
 
 from holdfast.errors import ConfigError
 from holdfast.logs import get_logger
-from holdfast.net.worker import Worker
+from holdfast.worker import Worker
 
 LOOK_INTERVAL_S: Final = 1.0
 

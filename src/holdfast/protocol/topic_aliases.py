@@ -1,6 +1,6 @@
 """The Topic Aliases of one connection, each direction for itself. Source: MQTT 5.0 §3.3.2.3.4.
 
-They belong to the connection, so both tables are gone with it [MQTT-3.3.2-7].
+Either end uses them. They belong to the connection: both tables go with it [MQTT-3.3.2-7].
 """
 
 from typing import final
@@ -11,7 +11,7 @@ from holdfast.protocol.reason_codes import PROTOCOL_ERROR, TOPIC_ALIAS_INVALID
 
 @final
 class AliasesIn:
-    """What the aliases of a client stand for; ``maximum`` is what CONNACK announced."""
+    """What the aliases of the peer stand for; ``maximum`` is what was announced to it."""
 
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum
@@ -41,7 +41,7 @@ class AliasesIn:
 
 @final
 class AliasesOut:
-    """The aliases that a client was sent, at most ``maximum``.
+    """The aliases that the peer was sent, at most ``maximum``.
 
     First come, first served: an alias costs three bytes once and pays from the second message on.
     Giving it to the topic used last would cost them with every message where there are more topics
@@ -53,7 +53,7 @@ class AliasesOut:
         self._aliases: dict[str, int] = {}
 
     def alias(self, topic: str) -> int:
-        """The alias that the client knows for a topic, 0 for none."""
+        """The alias that the peer knows for a topic, 0 for none."""
         return self._aliases.get(topic, 0)
 
     @property
@@ -63,7 +63,7 @@ class AliasesOut:
         return count + 1 if count < self._maximum else 0
 
     def put(self, topic: str) -> None:
-        """Take note that a packet with this topic and ``next_alias`` goes to the client."""
+        """Take note that a packet with this topic and ``next_alias`` goes to the peer."""
         assert topic not in self._aliases
         assert len(self._aliases) < self._maximum
         self._aliases[topic] = len(self._aliases) + 1
