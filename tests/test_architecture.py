@@ -43,6 +43,7 @@ PURE: Final = (
     "message",
     "protocol",
     "broker",
+    "client.records",
     "store.blocks",
     "store.checked_rows",
     "store.checksums",

@@ -1,0 +1,1 @@
+"""The MQTT client, whose outbox and inbox outlive the process."""
