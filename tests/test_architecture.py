@@ -18,15 +18,25 @@ TESTS: Final = REPOSITORY / "tests"
 # Which part of the package may import which others. Everyone may import its own part. `root` is
 # the package itself, for its `__version__`; a name with a dot is that module alone.
 _EDGE: Final = {"config", "errors", "logs", "message", "root"}
-_SERVER_SIDE: Final = _EDGE | {"protocol", "broker", "store", "net", "auth", "admin", "build_info"}
+_SERVER_SIDE: Final = _EDGE | {
+    "protocol",
+    "broker",
+    "disk",
+    "store",
+    "net",
+    "auth",
+    "admin",
+    "build_info",
+}
 ARROWS: Final[dict[str, set[str]]] = {
     "root": {"client", "errors", "message"},
     "errors": set(),
     "message": {"errors"},
     "protocol": {"errors", "message"},
     "broker": {"errors", "message", "protocol", "store.records"},
-    "store": {"errors", "logs", "message", "protocol"},
-    "client": {"errors", "logs", "message", "protocol", "root", "worker"},
+    "disk": {"errors"},
+    "store": {"errors", "logs", "message", "protocol", "disk"},
+    "client": {"errors", "logs", "message", "protocol", "disk", "root", "worker"},
     "config": {"errors", "root"},
     "logs": set(),
     "worker": set(),
@@ -44,9 +54,9 @@ PURE: Final = (
     "protocol",
     "broker",
     "client.records",
+    "disk.checksums",
     "store.blocks",
     "store.checked_rows",
-    "store.checksums",
     "store.records",
 )
 

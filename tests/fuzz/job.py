@@ -34,7 +34,7 @@ INSTRUMENTED: Final = [
     "holdfast.broker",
     "holdfast.store.blocks",
     "holdfast.store.checked_rows",
-    "holdfast.store.checksums",
+    "holdfast.disk.checksums",
     "holdfast.store.records",
 ]
 

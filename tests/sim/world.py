@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from holdfast.broker.connection import CLOSED, Connection
 from holdfast.broker.delivery import COUNT, ReadWanted
 from holdfast.broker.limits import Limits
+from holdfast.disk.checksums import block_checksum
 from holdfast.protocol.decode import decode
 from holdfast.protocol.framer import PACKET_BYTES_MAX, Framer
 from holdfast.protocol.packets import Packet
@@ -17,7 +18,6 @@ from holdfast.store.blocks import (
     encode_message,
     unknown_topics,
 )
-from holdfast.store.checksums import block_checksum
 from holdfast.store.records import (
     Batch,
     DelayedRecord,

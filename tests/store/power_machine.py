@@ -18,8 +18,8 @@ from typing import Final
 import apsw
 import pytest
 
+from holdfast.disk import folder as disk_folder
 from holdfast.errors import StoreError
-from holdfast.store import folder as store_folder
 from holdfast.store import sqlite_upkeep
 from holdfast.store.sqlite import FILE_NAME, SqliteStore, open_store
 from tests.store.power_vfs import (
@@ -164,7 +164,7 @@ class Machine:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in LIMITS.items():
                 patch.setattr(sqlite_upkeep, name, value)
-            patch.setattr(store_folder, "sync_folder", vfs.folder_synced)
+            patch.setattr(disk_folder, "sync_folder", vfs.folder_synced)
             self._run(made, vfs, folder, script)
         vfs.unregister()
         shutil.rmtree(folder)

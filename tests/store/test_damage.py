@@ -9,9 +9,9 @@ from zlib import crc32
 import apsw
 import pytest
 
+from holdfast.disk.checksums import add_number, check_row, row_checksum
 from holdfast.errors import StoreCorrupt
 from holdfast.message import Message
-from holdfast.store.checksums import add_number, check_row, row_checksum
 from holdfast.store.quick_verify import quick_verify
 from holdfast.store.reading import StoreView
 from holdfast.store.records import (

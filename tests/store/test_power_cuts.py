@@ -19,10 +19,12 @@ from typing import Final
 import apsw
 import pytest
 
-from holdfast.store import schema, sqlite, sqlite_connection
+from holdfast.disk import connection as disk_connection
+from holdfast.disk import file_format
+from holdfast.disk.connection import Writing
+from holdfast.store import schema, sqlite
 from holdfast.store.records import Batch
 from holdfast.store.sqlite import FILE_NAME, SqliteStore, open_store
-from holdfast.store.sqlite_connection import Writing
 from holdfast.store.sqlite_upkeep import Upkeep
 from holdfast.store.sqlite_writer import BatchWriter
 from tests.store.power_machine import KILLED, Cut, Machine, Start, flush
@@ -180,13 +182,13 @@ def _unflushed(mode: str) -> Callable[[pytest.MonkeyPatch], None]:
     """Commits that SQLite does not flush."""
 
     def plant(patch: pytest.MonkeyPatch) -> None:
-        set_up = sqlite_connection._set_up
+        set_up = disk_connection._set_up
 
         def careless(connection: apsw.Connection, cache_bytes: int) -> None:
             set_up(connection, cache_bytes)
             connection.pragma("synchronous", mode)
 
-        patch.setattr(sqlite_connection, "_set_up", careless)
+        patch.setattr(disk_connection, "_set_up", careless)
 
     return plant
 
@@ -262,7 +264,7 @@ def _migration_in_pieces(patch: pytest.MonkeyPatch) -> None:
 
 def _torn_first_page_refused(patch: pytest.MonkeyPatch) -> None:
     """A file torn when it was made is taken for another program's."""
-    patch.setattr(schema, "_was_being_made", lambda _path: False)
+    patch.setattr(file_format, "_was_being_made", lambda _path: False)
 
 
 def _log_not_written_again(patch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,10 @@ from typing import Final
 import apsw
 import pytest
 
+from holdfast.disk import connection as disk_connection
+from holdfast.disk.checksums import row_checksum
 from holdfast.errors import StoreCorrupt, StoreError, StoreTooNew
 from holdfast.store import schema, sqlite_upkeep
-from holdfast.store.checksums import row_checksum
 from holdfast.store.records import (
     OPEN,
     FilterSpan,
@@ -233,7 +234,7 @@ class TestRefusal:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         make_store(tmp_path)
-        monkeypatch.setattr(schema, "BUSY_TIMEOUT_MS", 10)
+        monkeypatch.setattr(disk_connection, "BUSY_TIMEOUT_MS", 10)
         store = open_store(tmp_path)
         other = apsw.Connection(str(tmp_path / NAME))
         other.execute("BEGIN IMMEDIATE")

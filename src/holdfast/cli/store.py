@@ -12,10 +12,10 @@ from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.output import Bar, failures, progress_bar, size, tell
 from holdfast.cli.stats_text import stats_lines
 from holdfast.config import load_settings
+from holdfast.disk.folder import sync_folder
 from holdfast.errors import ConfigError, StoreError, UsageError
 from holdfast.store.backup import back_up, compact, held, part_file, restore, sync_file
 from holdfast.store.building import Transferred
-from holdfast.store.folder import sync_folder
 from holdfast.store.reading import StoreView
 from holdfast.store.report import TOP, stats
 from holdfast.store.salvage import repair

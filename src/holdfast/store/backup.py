@@ -14,11 +14,13 @@ from typing import Final
 
 import apsw
 
+from holdfast.disk.file_format import BUSY_TIMEOUT_MS, rewrite_wal, store_error
+from holdfast.disk.folder import give_to_owner, sync_folder
 from holdfast.errors import StoreCorrupt, StoreError
-from holdfast.store.folder import OPEN_MARK, give_to_owner, sync_folder
+from holdfast.store.folder import OPEN_MARK
 from holdfast.store.lock import DataLock
 from holdfast.store.reading import StoreView
-from holdfast.store.schema import BUSY_TIMEOUT_MS, check_file, rewrite_wal, store_error
+from holdfast.store.schema import check_file
 from holdfast.store.sqlite import FILE_NAME
 
 __all__ = [

@@ -4,11 +4,11 @@ from typing import Final, final
 
 from mypy_extensions import i64
 
+from holdfast.disk.checksums import block_checksum
 from holdfast.errors import ProtocolError, StoreCorrupt
 from holdfast.message import NEVER, Message, content_bytes
 from holdfast.protocol.properties import pack_properties, unpack_properties
 from holdfast.protocol.wire import BYTES
-from holdfast.store.checksums import block_checksum
 from holdfast.store.records import OPEN, Batch, LogEntry, PackedReader, append_varint
 
 # A block is read and decoded as a whole, so these bound what a read of one message may cost.

@@ -2,7 +2,7 @@
 
 from mypy_extensions import i64
 
-from holdfast.store.checksums import UNCHECKED, add_bytes, add_number, damaged, known
+from holdfast.disk.checksums import UNCHECKED, add_bytes, add_number, damaged, known
 from holdfast.store.records import StateRecord, SubscriptionRecord
 
 StateRow = tuple[int, int, bytes, bytes, bytes, int]

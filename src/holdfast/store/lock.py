@@ -1,69 +1,23 @@
 """The lock on the data folder: one broker at a time."""
 
-import fcntl
-import json
-import os
-import socket
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, final
 
-from holdfast.errors import StoreError, StoreLocked
-from holdfast.store.folder import make_folder
+from holdfast.disk.folder import make_folder
+from holdfast.disk.lock import FileLock
 
 _NAME: Final = "holdfast.lock"
-_FILE_MODE: Final = 0o600
-_CONTENT_BYTES_MAX: Final = 4096
 
 
 @final
 class DataLock:
-    """Holds a data folder, made if missing, until ``release`` or the end of the process.
-
-    The kernel holds the lock for the open file, so it ends with the process, however that ends,
-    and is not handed down to the programs it starts. What the file says is for people, and stays
-    behind; the file is never removed, since a third broker could then lock another file of this
-    name.
-    """
+    """Holds a data folder, made if missing, until ``release`` or the end of the process."""
 
     def __init__(self, data_dir: Path) -> None:
         """Raises StoreLocked, which names the holder, or StoreError if there is no locking."""
         make_folder(data_dir)
-        path = data_dir / _NAME
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
-        except OSError as error:
-            raise StoreError(f"{path}: cannot open the lock file: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, _own_description(), 0)
-        except BlockingIOError:
-            holder = _holder(os.pread(descriptor, _CONTENT_BYTES_MAX, 0))
-            os.close(descriptor)
-            raise StoreLocked(f"{data_dir} is in use by another broker ({holder})") from None
-        except OSError as error:
-            os.close(descriptor)
-            raise StoreError(f"{path}: cannot lock the data folder: {error.strerror}") from error
-        self._descriptor: int | None = descriptor
+        self._lock = FileLock(data_dir / _NAME, locked=data_dir, others="another broker")
 
     def release(self) -> None:
         """Let the next broker have the folder; a second call does nothing."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def _own_description() -> bytes:
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    described = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-    return json.dumps(described).encode() + b"\n"
-
-
-def _holder(content: bytes) -> str:
-    """The holder as the lock file describes it, which it has not done yet if it just started."""
-    try:
-        described = json.loads(content)
-        return f"pid {described['pid']} on {described['host']}, since {described['since']}"
-    except (ValueError, KeyError, TypeError):
-        return "which has just started"
+        self._lock.release()

@@ -13,18 +13,14 @@ from typing import Final, final
 
 import apsw
 
+from holdfast.disk.file_format import BUSY_TIMEOUT_MS, store_error
 from holdfast.errors import StoreCorrupt
 from holdfast.store.page_cells import Damaged, Value, decode_record, read_node
 from holdfast.store.page_image import PageImage
 from holdfast.store.page_trees import Trees
 from holdfast.store.salvage import looks
 from holdfast.store.salvage_rows import Shape, expect_checksums, read_shapes
-from holdfast.store.schema import (
-    BUSY_TIMEOUT_MS,
-    CHECKED_FORMAT,
-    may_hold_unchecked,
-    store_error,
-)
+from holdfast.store.schema import CHECKED_FORMAT, may_hold_unchecked
 
 # A store up to this size is looked at whole after an end that was not clean, for so long at most.
 # Of a larger one only its form is: what is loaded at the start is checked then, messages when read.

@@ -14,9 +14,10 @@ from urllib.parse import quote
 
 import apsw
 
+from holdfast.disk.checksums import UNCHECKED, check_row
+from holdfast.disk.file_format import BUSY_TIMEOUT_MS, check_magic, store_error
 from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.store.blocks import decode_block, decode_message
-from holdfast.store.checksums import UNCHECKED, check_row
 from holdfast.store.records import (
     DelayedRecord,
     GroupRecord,
@@ -28,15 +29,7 @@ from holdfast.store.records import (
     SubscriptionRecord,
     TimeMark,
 )
-from holdfast.store.schema import (
-    ALWAYS_CHECKED,
-    BUSY_TIMEOUT_MS,
-    CHECKED_FORMAT,
-    UNCHECKED_ROWS,
-    check_magic,
-    format_of,
-    store_error,
-)
+from holdfast.store.schema import ALWAYS_CHECKED, CHECKED_FORMAT, UNCHECKED_ROWS, format_of
 from holdfast.store.sqlite import FILE_NAME
 
 _TEXTS: Final = frozenset({"name", "client_id", "will_topic", "topic_filter"})  # columns

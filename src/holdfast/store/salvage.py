@@ -12,15 +12,17 @@ from typing import Final
 
 import apsw
 
+from holdfast.disk.file_format import store_error
+from holdfast.disk.folder import give_to_owner, sync_folder
 from holdfast.errors import StoreCorrupt, StoreError, StoreTooNew
-from holdfast.store.folder import OPEN_MARK, give_to_owner, sync_folder
+from holdfast.store.folder import OPEN_MARK
 from holdfast.store.page_image import PageImage
 from holdfast.store.page_trees import Trees
 from holdfast.store.repair_report import RepairReport
 from holdfast.store.salvage_copy import Copy, has_proven_row, name_trees, read_unchecked
 from holdfast.store.salvage_links import Links
 from holdfast.store.salvage_rows import Shape, expect_checksums, read_shapes, usual_layout
-from holdfast.store.schema import APPLICATION_ID, FORMAT, migrate, store_error
+from holdfast.store.schema import APPLICATION_ID, FORMAT, migrate
 
 __all__ = ["RepairReport", "finish_repair", "is_ours", "repair"]
 

@@ -5,9 +5,9 @@ from typing import Final, final
 
 import apsw
 
+from holdfast.disk.checksums import row_checksum
 from holdfast.errors import ProtocolError
 from holdfast.protocol.topics import check_topic
-from holdfast.store.checksums import row_checksum
 from holdfast.store.page_cells import Damaged, Value, decode_record, read_node
 from holdfast.store.page_image import PageImage
 from holdfast.store.page_trees import LostPage, Tree, Trees

@@ -9,9 +9,9 @@ from typing import Final, cast, final
 
 import apsw
 
+from holdfast.disk.queries import as_json
 from holdfast.protocol.sender import RELEASED, SENT_QOS_2
 from holdfast.protocol.topics import is_shared, matches, split_share
-from holdfast.store.queries import as_json
 from holdfast.store.records import (
     LOST_TO_DAMAGE,
     OPEN,

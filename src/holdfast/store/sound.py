@@ -10,9 +10,10 @@ from math import inf
 from pathlib import Path
 from typing import Final
 
+from holdfast.disk.folder import make_file, make_folder, sync_folder
 from holdfast.errors import StoreCorrupt, StoreTooNew
 from holdfast.logs import get_logger
-from holdfast.store.folder import OPEN_MARK, make_file, make_folder, sync_folder
+from holdfast.store.folder import OPEN_MARK
 from holdfast.store.quick_verify import Verification, quick_verify
 from holdfast.store.repair_report import RepairReport
 from holdfast.store.salvage import finish_repair, is_ours, repair

@@ -11,8 +11,10 @@ from typing import Final, final
 
 import apsw
 
+from holdfast.disk.connection import READER_CACHE_BYTES, Writing, connect, restart_wal
+from holdfast.disk.file_format import rewrite_wal, store_error
+from holdfast.disk.folder import make_file, make_folder
 from holdfast.errors import StoreCorrupt, StoreError
-from holdfast.store.folder import make_file, make_folder
 from holdfast.store.records import (
     Batch,
     LogCount,
@@ -23,11 +25,10 @@ from holdfast.store.records import (
     Space,
     TopicCut,
 )
-from holdfast.store.schema import check_file, migrate, rewrite_wal, store_error
-from holdfast.store.sqlite_connection import READER_CACHE_BYTES, Writing, connect
+from holdfast.store.schema import check_file, migrate
 from holdfast.store.sqlite_load import load_snapshot
 from holdfast.store.sqlite_reader import SqliteReader
-from holdfast.store.sqlite_upkeep import Upkeep, restart_wal
+from holdfast.store.sqlite_upkeep import Upkeep
 from holdfast.store.sqlite_writer import BatchWriter
 
 FILE_NAME: Final = "holdfast.db"

@@ -5,8 +5,8 @@ from typing import Final
 
 import apsw
 
+from holdfast.disk.checksums import check_row
 from holdfast.errors import StoreCorrupt
-from holdfast.store.checksums import check_row
 from holdfast.store.schema import ALWAYS_CHECKED
 
 _KINDS: Final = {"INTEGER": "integer", "TEXT": "text", "BLOB": "blob"}

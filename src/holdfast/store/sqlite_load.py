@@ -6,11 +6,11 @@ from typing import Final
 
 import apsw
 
+from holdfast.disk.checksums import check_row
 from holdfast.errors import StoreCorrupt
 from holdfast.message import Message
 from holdfast.store.blocks import decode_message
 from holdfast.store.checked_rows import check_topics, state_records, subscription_records
-from holdfast.store.checksums import check_row
 from holdfast.store.records import (
     DelayedRecord,
     GroupRecord,

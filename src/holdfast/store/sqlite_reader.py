@@ -8,12 +8,12 @@ from typing import Final, final
 
 import apsw
 
+from holdfast.disk.checksums import UNCHECKED, block_checksum, check_row, damaged
+from holdfast.disk.file_format import store_error
+from holdfast.disk.queries import Queries, as_json
 from holdfast.errors import StoreCorrupt
 from holdfast.store.blocks import decode_block_part
-from holdfast.store.checksums import UNCHECKED, block_checksum, check_row, damaged
-from holdfast.store.queries import Queries, as_json
 from holdfast.store.records import LogCount, LogEntry, LogSlice, ReadRequest
-from holdfast.store.schema import store_error
 from holdfast.store.spans import Interval, SliceBuilder, clipped, merged
 from holdfast.store.sqlite_damage import find_damage
 from holdfast.store.sqlite_topics import SqliteTopics

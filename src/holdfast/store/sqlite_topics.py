@@ -2,9 +2,9 @@
 
 from typing import Final, final
 
+from holdfast.disk.checksums import check_row
+from holdfast.disk.queries import Queries, as_json
 from holdfast.errors import StoreCorrupt
-from holdfast.store.checksums import check_row
-from holdfast.store.queries import Queries, as_json
 from holdfast.store.topic_sets import TopicSet, is_exact, topic_of
 
 SETS_BYTES_MAX: Final = 16 * 1024 * 1024  # of topic sets kept between reads

@@ -10,10 +10,9 @@ from typing import Final, final
 
 import apsw
 
-from holdfast.store import schema
-from holdfast.store.queries import as_json
+from holdfast.disk.connection import Writing, restart_wal
+from holdfast.disk.queries import as_json
 from holdfast.store.records import Space, TopicCut
-from holdfast.store.sqlite_connection import Writing
 from holdfast.store.sqlite_reader import SqliteReader
 from holdfast.store.sqlite_writer import BatchWriter
 from holdfast.store.steps import StepSize
@@ -296,15 +295,6 @@ class Upkeep:
             return path.with_name(path.name + "-wal").stat().st_size
         except FileNotFoundError:
             return 0
-
-
-def restart_wal(connection: apsw.Connection, mode: int = apsw.SQLITE_CHECKPOINT_RESTART) -> None:
-    """Carry over the write-ahead log so that it begins again from the front."""
-    connection.set_busy_timeout(0)  # a program that reads may do so for long
-    try:
-        connection.wal_checkpoint(mode=mode)
-    finally:
-        connection.set_busy_timeout(schema.BUSY_TIMEOUT_MS)
 
 
 def _disk_free_bytes(path: Path) -> int:

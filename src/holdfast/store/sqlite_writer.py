@@ -2,14 +2,14 @@
 
 from typing import Final, cast, final
 
+from holdfast.disk.checksums import Value, check_row, row_checksum
+from holdfast.disk.connection import Writing
+from holdfast.disk.queries import as_json
 from holdfast.errors import StoreCorrupt
 from holdfast.store.blocks import encode_blocks, encode_message, unknown_topics
 from holdfast.store.checked_rows import have_gaps, state_values, subscription_values
-from holdfast.store.checksums import Value, check_row, row_checksum
-from holdfast.store.queries import as_json
 from holdfast.store.records import Batch, DelayedRecord, RetainedRecord
 from holdfast.store.schema import may_hold_unchecked
-from holdfast.store.sqlite_connection import Writing
 from holdfast.store.sqlite_rows import (
     INSERT_DELAYED,
     INSERT_GROUPS,

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, final
 
+from holdfast.disk.checksums import UNCHECKED, row_checksum
 from holdfast.errors import ProtocolError, StoreCorrupt, StoreError
 from holdfast.protocol.topics import check_filter, check_topic, is_shared
 from holdfast.store.backup import Progress, no_progress
 from holdfast.store.blocks import decode_message
-from holdfast.store.checksums import UNCHECKED, row_checksum
 from holdfast.store.needs import Needs
 from holdfast.store.reading import (
     Row,

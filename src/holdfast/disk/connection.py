@@ -1,4 +1,4 @@
-"""The connections to a store's file: how they are set up, and the one that writes."""
+"""The connections to a SQLite file: how they are set up, and the one that writes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +7,9 @@ from typing import Final, final
 
 import apsw
 
+from holdfast.disk.file_format import BUSY_TIMEOUT_MS, store_error
+from holdfast.disk.queries import Queries
 from holdfast.errors import StoreCorrupt, StoreError
-from holdfast.store import schema
-from holdfast.store.queries import Queries
-from holdfast.store.schema import store_error
 
 # Bytes of SQLite's page cache. The writer's holds the pages that a commit changes, mostly the ends
 # of the log and of its index; the operating system caches the rest.
@@ -50,7 +49,7 @@ class Writing:
 
     @contextmanager
     def transaction(self, doing: str, synchronous: str = "FULL") -> Iterator[None]:
-        """All or nothing; after a failure, nothing ever again until the store is opened anew."""
+        """All or nothing; after a failure, nothing ever again until the file is opened anew."""
         self.refuse_after_failure()
         try:
             if synchronous != self._synchronous:
@@ -104,13 +103,22 @@ def connect(path: Path, vfs: str | None, cache_bytes: int) -> apsw.Connection:
 
 
 def close_without_writing(connection: apsw.Connection) -> None:
-    """Close a connection, and leave the write-ahead log to whoever opens the store next."""
+    """Close a connection, and leave the write-ahead log to whoever opens the file next."""
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     connection.close(True)  # whatever it says, this process may open the file again
 
 
+def restart_wal(connection: apsw.Connection, mode: int = apsw.SQLITE_CHECKPOINT_RESTART) -> None:
+    """Carry over the write-ahead log so that it begins again from the front."""
+    connection.set_busy_timeout(0)  # a program that reads may do so for long
+    try:
+        connection.wal_checkpoint(mode=mode)
+    finally:
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+
+
 def _set_up(connection: apsw.Connection, cache_bytes: int) -> None:
-    connection.set_busy_timeout(schema.BUSY_TIMEOUT_MS)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     pragma = connection.pragma
     pragma("auto_vacuum", "incremental")  # counts before the first table is made
     mode = pragma("journal_mode", "wal")
