@@ -53,6 +53,7 @@ PURE: Final = (
     "message",
     "protocol",
     "broker",
+    "client.outbox_rows",
     "client.records",
     "disk.checksums",
     "store.blocks",

@@ -105,3 +105,46 @@ class SetSession(Record):
     def __init__(self, client_id: str, has_session: bool) -> None:
         self.client_id = client_id
         self.has_session = has_session
+
+
+@final
+class LoadedOutgoing:
+    """A message that has still to go out, or, if ``is_released``, whose PUBCOMP is awaited.
+
+    Of a released one only ``seq`` is kept: its QoS is 2, and all else is empty or 0.
+    """
+
+    def __init__(
+        self,
+        seq: int,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        packed_properties: bytes,
+        expires_at_ms: int,
+        queued_at_ms: int,
+        is_released: bool,
+    ) -> None:
+        self.seq = seq
+        self.topic = topic
+        self.payload = payload
+        self.qos = qos
+        self.retain = retain
+        self.packed_properties = packed_properties
+        self.expires_at_ms = expires_at_ms
+        self.queued_at_ms = queued_at_ms
+        self.is_released = is_released
+
+
+@final
+class LoadedOutbox:
+    """All that an outbox file holds: ``outgoing`` by ``seq``, ``incoming`` by packet identifier."""
+
+    def __init__(self) -> None:
+        self.client_id = ""
+        self.has_session = False
+        self.next_seq = 1
+        self.next_delivery_id = 1
+        self.outgoing: list[LoadedOutgoing] = []
+        self.incoming: list[HoldIncoming] = []
