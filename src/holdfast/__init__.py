@@ -1,7 +1,10 @@
-"""Holdfast: an MQTT broker whose persistent sessions hold.
+"""Holdfast: an MQTT broker and client whose persistent sessions hold.
 
-Importing this package loads no server-side library.
+Importing this package loads no server-side library, and the client only when it is asked for.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import (
     AuthenticatorUnavailable,
@@ -19,21 +22,56 @@ from holdfast.errors import (
     UsageError,
 )
 
+if TYPE_CHECKING:
+    from holdfast.client.client import Client, OutboxState
+    from holdfast.client.incoming import ReceivedMessage
+    from holdfast.client.options import OutboxLimits, Reconnect, Will
+    from holdfast.client.receipt import Receipt
+    from holdfast.client.subscription import Stream, Subscription
+
 __version__ = "0.1.0"
+
+# What is imported when it is first asked for, and from where.
+_LAZY: Final = {
+    "Client": "holdfast.client.client",
+    "OutboxLimits": "holdfast.client.options",
+    "OutboxState": "holdfast.client.client",
+    "Receipt": "holdfast.client.receipt",
+    "ReceivedMessage": "holdfast.client.incoming",
+    "Reconnect": "holdfast.client.options",
+    "Stream": "holdfast.client.subscription",
+    "Subscription": "holdfast.client.subscription",
+    "Will": "holdfast.client.options",
+}
 
 __all__ = [
     "AuthenticatorUnavailable",
+    "Client",
     "ConfigError",
     "ConnectionLost",
     "HoldfastError",
     "LimitExceeded",
+    "OutboxLimits",
+    "OutboxState",
     "ProtocolError",
+    "Receipt",
+    "ReceivedMessage",
+    "Reconnect",
     "Refused",
     "StoreCorrupt",
     "StoreError",
     "StoreFull",
     "StoreLocked",
     "StoreTooNew",
+    "Stream",
+    "Subscription",
     "UsageError",
+    "Will",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

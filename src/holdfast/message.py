@@ -99,8 +99,12 @@ def message_bytes(message: Message) -> int:
 
 def content_bytes(message: Message) -> int:
     """How many of them are its payload and properties."""
-    size = len(message.payload)
-    properties = message.properties
+    return content_bytes_of(message.payload, message.properties)
+
+
+def content_bytes_of(payload: bytes, properties: Properties | None) -> int:
+    """How many bytes a payload and properties hold, roughly."""
+    size = len(payload)
     if properties is not None:
         for name, value in properties.user_properties:
             size += USER_PROPERTY_BYTES + len(name) + len(value)

@@ -40,6 +40,14 @@ class Sender:
         in_flight[packet_id] = reference * 4 + (SENT_QOS_1 if qos == 1 else SENT_QOS_2)
         return packet_id
 
+    def publish_under(self, packet_id: int, reference: int, qos: int) -> bool:
+        """Take this packet identifier for a PUBLISH at ``qos`` 1 or 2; False if it is in use."""
+        in_flight = self.in_flight
+        if packet_id in in_flight:
+            return False
+        in_flight[packet_id] = reference * 4 + (SENT_QOS_1 if qos == 1 else SENT_QOS_2)
+        return True
+
     def puback(self, packet_id: int) -> bool:
         """Take a PUBACK: True if it ends an exchange, False if nothing waited for it."""
         value = self.in_flight.get(packet_id, -1)

@@ -1,0 +1,45 @@
+"""What a turn of the client changes in the outbox file, and what waits until that is durable."""
+
+from typing import final
+
+from holdfast.client.incoming import ReceivedMessage
+from holdfast.client.outgoing import Outgoing
+from holdfast.client.records import Record
+
+
+@final
+class Changes:
+    """The records of the next commit, in order, and what their commit lets go on.
+
+    ``is_urgent`` says that something waits for it: what does not can be written with the next.
+    ``connection`` is the number of the connection that ``sends`` belong to.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.is_urgent = False
+        self.stored: list[Outgoing] = []  # messages to be sent
+        self.sends: list[bytes] = []  # PUBREL and PUBCOMP
+        self.marked: list[ReceivedMessage] = []  # PUBREC is for these
+        self.arrived: list[ReceivedMessage] = []  # to be handed to the application
+        self.connection = 0
+
+    def take(self) -> "Changes":
+        """What is there, as one batch to be made durable; here it begins anew."""
+        batch = Changes()
+        batch.records, self.records = self.records, []
+        batch.is_urgent, self.is_urgent = self.is_urgent, False
+        batch.stored, self.stored = self.stored, []
+        batch.sends, self.sends = self.sends, []
+        batch.marked, self.marked = self.marked, []
+        batch.arrived, self.arrived = self.arrived, []
+        batch.connection = self.connection
+        return batch
+
+    def send(self, packet: bytes, connection: int) -> None:
+        """Send this over the connection when all is durable that came before."""
+        if self.connection != connection:
+            self.sends.clear()
+            self.connection = connection
+        self.sends.append(packet)
+        self.is_urgent = True

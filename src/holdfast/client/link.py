@@ -1,0 +1,372 @@
+"""The link: it keeps a client connected, and makes the connection's own conversation."""
+
+import asyncio
+import random
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+from holdfast.client.connection import CONNECTED, ClientConnection
+from holdfast.client.engine import Engine
+from holdfast.client.options import Reconnect
+from holdfast.client.transports import open_transport
+from holdfast.client.url import Target
+from holdfast.errors import ConnectionLost, HoldfastError, ProtocolError, Refused
+from holdfast.logs import get_logger
+from holdfast.protocol.encode import PINGREQ_BYTES, encode
+from holdfast.protocol.packets import (
+    MQTT_5_0,
+    Auth,
+    Connack,
+    Connect,
+    Disconnect,
+    Packet,
+)
+from holdfast.protocol.reason_codes import (
+    BAD_USER_NAME_OR_PASSWORD,
+    CLIENT_IDENTIFIER_NOT_VALID,
+    NORMAL_DISCONNECTION,
+    NOT_AUTHORIZED,
+    SERVER_UNAVAILABLE,
+    SESSION_TAKEN_OVER,
+    SUCCESS,
+    UNSUPPORTED_PROTOCOL_VERSION,
+    reason_name,
+)
+
+# A connection that has lasted so long was a good one: the next wait begins small again.
+GOOD_S: Final = 10.0
+
+# The return codes of CONNACK before 5.0, as the reason codes that say the same.
+_REASON_CODES: Final = {
+    1: UNSUPPORTED_PROTOCOL_VERSION,
+    2: CLIENT_IDENTIFIER_NOT_VALID,
+    3: SERVER_UNAVAILABLE,
+    4: BAD_USER_NAME_OR_PASSWORD,
+    5: NOT_AUTHORIZED,
+}
+
+_log = get_logger(__name__)
+
+
+class LinkProtocol(asyncio.Protocol):
+    """Joins one transport to the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.error: BaseException | None = None
+        self.transport: asyncio.Transport | None = None
+        self._engine = engine
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The transport is there."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        # So that ``resume_writing`` means that all has left; see ``Engine``.
+        transport.set_write_buffer_limits(high=0)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        self._engine.receive(bytes(data))
+
+    def pause_writing(self) -> None:
+        """The network is slower than we are."""
+        self._engine.pause_writing()
+
+    def resume_writing(self) -> None:
+        """All that was written has left."""
+        self._engine.resume_writing()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The transport is gone."""
+        self.error = error
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+
+class Link:
+    """Connects, says CONNECT, keeps alive, and comes back, until it is closed.
+
+    ``make_connect`` gives the CONNECT of the next connection, ``is_first`` while none was
+    accepted. ``opened`` is called with each CONNACK of success, before anything else is sent,
+    ``answered`` when SUBACKs and UNSUBACKs have come, ``ended`` with what has ended a connection
+    or kept it from being made.
+    """
+
+    def __init__(
+        self,
+        *,
+        target: Target,
+        tls: ssl.SSLContext | None,
+        make_connect: Callable[[], Connect],
+        make_connection: Callable[[int, Connect], ClientConnection],
+        opened: Callable[[Connack], None],
+        ended: Callable[[HoldfastError], None],
+        answered: Callable[[], None],
+        reconnect: Reconnect,
+        connect_timeout_s: float,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.target = target
+        self.is_connected = False
+        self.error: HoldfastError | None = None  # of the last connection, or of the try
+        self.stopped: asyncio.Future[HoldfastError] = self.loop.create_future()
+        self._tls = tls
+        self._make_connect = make_connect
+        self._make_connection = make_connection
+        self._opened = opened
+        self._ended = ended
+        self._answered = answered
+        self._reconnect = reconnect
+        self._connect_timeout_s = connect_timeout_s
+        self._engine: Engine | None = None
+        self._number = 0
+        self._protocol: LinkProtocol | None = None
+        self._connack: asyncio.Future[Connack] | None = None
+        self._keep_alive_s = 0.0
+        self._ping_timer: asyncio.TimerHandle | None = None
+        self._is_closing = False
+        self._task: asyncio.Task[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._first: asyncio.Future[None] | None = None
+
+    # --- what the client does
+
+    def start(self, engine: Engine) -> None:
+        """Connect, and stay connected."""
+        self._engine = engine
+        self._task = self.loop.create_task(self._run(), name="holdfast-link")
+
+    async def connected(self) -> None:
+        """Wait for a connection. Raises what ended the link, if that happens first."""
+        if self.is_connected:
+            return
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    async def first_try(self) -> None:
+        """Wait for the first connection. Raises what kept it from being made."""
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self._waiters.append(waiter)
+        self._first = waiter
+        await waiter
+
+    async def close(self, disconnect: Disconnect) -> None:
+        """Say DISCONNECT and hang up; no connection is made any more."""
+        self._is_closing = True
+        protocol = self._protocol
+        if protocol is not None and protocol.transport is not None and self.is_connected:
+            engine = self._engine
+            assert engine is not None
+            assert engine.connection is not None
+            engine.turn()
+            protocol.transport.write(encode(disconnect, engine.connection.version))
+            protocol.transport.close()
+            await asyncio.wait([protocol.lost], timeout=1)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    # --- connections
+
+    async def _run(self) -> None:
+        delay_s = self._reconnect.delay_min_s
+        while not self._is_closing:
+            begun_s = self.loop.time()
+            try:
+                await self._connect_once()
+            except HoldfastError as error:
+                self._over(error)
+                if _is_final(error):
+                    self._stop(error)
+                    return
+            if self.loop.time() - begun_s > GOOD_S:
+                delay_s = self._reconnect.delay_min_s
+            if not self._is_closing:
+                await asyncio.sleep(random.uniform(0, delay_s))
+            delay_s = min(delay_s * 2, self._reconnect.delay_max_s)
+
+    async def _connect_once(self) -> None:
+        """Make one connection and see it to its end, which is raised."""
+        engine = self._engine
+        assert engine is not None
+        transport, made = await open_transport(
+            self.target,
+            lambda: LinkProtocol(engine),
+            tls=self._tls,
+            timeout_s=self._connect_timeout_s,
+        )
+        assert isinstance(made, LinkProtocol)
+        protocol = made
+        self._protocol = protocol
+        try:
+            await self._converse(engine, transport, protocol)
+        finally:
+            self.is_connected = False
+            if self._ping_timer is not None:
+                self._ping_timer.cancel()
+                self._ping_timer = None
+            engine.disconnected()
+            transport.abort()
+            self._protocol = None
+
+    async def _converse(
+        self, engine: Engine, transport: asyncio.Transport, protocol: LinkProtocol
+    ) -> None:
+        connect = self._make_connect()
+        self._number += 1
+        connection = self._make_connection(self._number, connect)
+        self._connack = self.loop.create_future()
+        self._keep_alive_s = connect.keep_alive
+        engine.connected(connection, transport)
+        transport.write(encode(connect, connect.version))
+        waited: list[asyncio.Future[Connack] | asyncio.Future[None]] = [
+            self._connack,
+            protocol.lost,
+        ]
+        await asyncio.wait(
+            waited,
+            timeout=self._connect_timeout_s,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not self._connack.done() and not protocol.lost.done():
+            raise ConnectionLost(f"{self.target}: no CONNACK within {self._connect_timeout_s:g} s")
+        if self._connack.done():
+            self._connack.result()
+        await protocol.lost
+        if protocol.error is not None:
+            raise ConnectionLost(f"{self.target}: {protocol.error}")
+        if self._connack.done():
+            raise self.error or ConnectionLost(f"{self.target}: the server closed the connection")
+        raise ConnectionLost(f"{self.target}: the server closed the connection before CONNACK")
+
+    def _over(self, error: HoldfastError) -> None:
+        self.error = error
+        first, self._first = self._first, None
+        if first is not None:
+            self._waiters.remove(first)
+            if not first.done():
+                first.set_exception(error)
+        self._ended(error)
+
+    def _stop(self, error: HoldfastError) -> None:
+        self._is_closing = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+        self._waiters.clear()
+        if not self.stopped.done():
+            self.stopped.set_result(error)
+
+    # --- packets of the connection itself
+
+    def notify(self) -> None:
+        """The connection has packets for us."""
+        engine = self._engine
+        assert engine is not None
+        connection = engine.connection
+        assert connection is not None
+        events, connection.events = connection.events, []
+        for packet in events:
+            self._take(packet, connection)
+        if connection.answered:
+            self._answered()
+
+    def _take(self, packet: Packet, connection: ClientConnection) -> None:
+        if isinstance(packet, Connack):
+            self._take_connack(packet, connection)
+        elif isinstance(packet, Disconnect):
+            self.hang_up(_disconnected(packet))
+        elif isinstance(packet, Auth):
+            self._take_auth(packet)
+
+    def _take_connack(self, packet: Connack, connection: ClientConnection) -> None:
+        assert self._connack is not None
+        if self._connack.done():
+            return
+        if packet.reason_code != SUCCESS:
+            self._connack.set_exception(_refused(packet, connection.version))
+            return
+        properties = packet.properties
+        if properties is not None and properties.server_keep_alive is not None:
+            self._keep_alive_s = properties.server_keep_alive  # [MQTT-3.1.2-21]
+        self.is_connected = True
+        self.error = None
+        self._connack.set_result(packet)
+        self._opened(packet)
+        self._first = None
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._keep_alive_s > 0:
+            self._ping_timer = self.loop.call_later(self._keep_alive_s, self._look)
+
+    def _take_auth(self, packet: Auth) -> None:
+        """Nothing has asked for it so far."""
+
+    def broken(self, error: ProtocolError) -> None:
+        """The server has broken the rules: tell it, and hang up."""
+        engine = self._engine
+        assert engine is not None
+        connection = engine.connection
+        protocol = self._protocol
+        if connection is None or protocol is None or protocol.transport is None:
+            return
+        if connection.version >= MQTT_5_0 and connection.state == CONNECTED:
+            protocol.transport.write(encode(Disconnect(error.reason_code), MQTT_5_0))
+        self.hang_up(error)
+
+    def hang_up(self, error: HoldfastError) -> None:
+        """End the connection for this."""
+        self.error = error
+        connack = self._connack
+        if connack is not None and not connack.done():
+            connack.set_exception(error)
+        if self._protocol is not None and self._protocol.transport is not None:
+            self._protocol.transport.close()
+            if not self._protocol.lost.done():
+                self._protocol.lost.set_result(None)
+
+    def _look(self) -> None:
+        """Ping when nothing was sent for the keep alive's time. [MQTT-3.1.2-20]"""
+        engine = self._engine
+        assert engine is not None
+        connection = engine.connection
+        if connection is None:
+            return
+        silent_s = self.loop.time() - engine.last_write_s
+        if connection.pings > 0:
+            self.hang_up(
+                ConnectionLost(f"{self.target}: no PINGRESP within {self._keep_alive_s} s")
+            )
+            return
+        if silent_s >= self._keep_alive_s * 0.9:
+            connection.pings += 1
+            engine.send(PINGREQ_BYTES)
+            silent_s = 0
+        self._ping_timer = self.loop.call_later(self._keep_alive_s - silent_s, self._look)
+
+
+def _refused(packet: Connack, version: int) -> Refused:
+    code = packet.reason_code if version >= MQTT_5_0 else _REASON_CODES[packet.reason_code]
+    text = reason_name(code)
+    if packet.properties is not None and packet.properties.reason_string:
+        text = packet.properties.reason_string
+    return Refused(code, f"the server refused the connection: {text}")
+
+
+def _disconnected(packet: Disconnect) -> HoldfastError:
+    code = packet.reason_code
+    if code == NORMAL_DISCONNECTION:
+        return ConnectionLost("the server has ended the connection")
+    text = reason_name(code)
+    if packet.properties is not None and packet.properties.reason_string:
+        text = packet.properties.reason_string
+    return Refused(code, f"the server has ended the connection: {text}")
+
+
+def _is_final(error: HoldfastError) -> bool:
+    """Whether a new connection would do harm: two clients would end each other's for ever."""
+    return isinstance(error, Refused) and error.reason_code == SESSION_TAKEN_OVER

@@ -1,0 +1,88 @@
+"""What a client can be told: all of it has defaults that keep promises."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from holdfast.errors import UsageError
+from holdfast.message import Properties
+from holdfast.protocol import packets
+from holdfast.protocol.topics import check_topic
+
+__all__ = ["OutboxLimits", "Policy", "Reconnect", "Version", "Will"]
+
+Version = Literal["5.0", "3.1.1"]
+Policy = Literal["wait", "refuse", "drop-oldest"]
+
+VERSIONS: Final[dict[str, int]] = {"5.0": packets.MQTT_5_0, "3.1.1": packets.MQTT_3_1_1}
+POLICIES: Final = ("wait", "refuse", "drop-oldest")
+# The default of ``session_expiry_s`` for a session that is to be kept: a device that was away for
+# a long weekend finds it again, and one that never comes back is not kept for ever.
+SESSION_EXPIRY_S: Final = 7 * 24 * 3600
+# Of a session that ends with the Client object: it has to bridge lost connections alone.
+BRIDGED_S: Final = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxLimits:
+    """How much an outbox holds, and what a publish does when that is reached.
+
+    ``age_max_s`` (0 for any age) counts from the publish; what is older is dropped, told to its
+    receipt, counted and logged.
+    """
+
+    messages_max: int = 100_000
+    bytes_max: int = 256 * 1024 * 1024
+    age_max_s: float = 0
+    policy: Policy = "wait"
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise UsageError(f"expected one of {', '.join(POLICIES)} as policy, got {self.policy}")
+        if self.messages_max < 1 or self.bytes_max < 1 or self.age_max_s < 0:
+            raise UsageError("expected outbox limits above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconnect:
+    """How a client comes back: a random time of up to ``delay_min_s``, doubled up to ``max``."""
+
+    delay_min_s: float = 0.5
+    delay_max_s: float = 60
+
+    def __post_init__(self) -> None:
+        if not 0 < self.delay_min_s <= self.delay_max_s:
+            raise UsageError("expected 0 < delay_min_s <= delay_max_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Will:
+    """What the server publishes when the client is lost. The properties are those of 5.0."""
+
+    topic: str
+    payload: bytes | str = b""
+    qos: int = 0
+    retain: bool = False
+    will_delay_interval: int | None = None
+    message_expiry_interval: int | None = None
+    payload_format_indicator: int | None = None
+    content_type: str | None = None
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    user_properties: Sequence[tuple[str, str]] = field(default=())
+
+    def packet(self, version: int) -> packets.Will:
+        """The will of a CONNECT of this version."""
+        check_topic(self.topic)
+        payload = self.payload.encode() if isinstance(self.payload, str) else self.payload
+        properties = None
+        if version >= packets.MQTT_5_0:
+            properties = Properties()
+            properties.will_delay_interval = self.will_delay_interval
+            properties.message_expiry_interval = self.message_expiry_interval
+            properties.payload_format_indicator = self.payload_format_indicator
+            properties.content_type = self.content_type
+            properties.response_topic = self.response_topic
+            properties.correlation_data = self.correlation_data
+            properties.user_properties = list(self.user_properties)
+        return packets.Will(self.topic, payload, self.qos, self.retain, properties)

@@ -1,0 +1,118 @@
+"""What a publish returns: how far its message is."""
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING
+
+from holdfast.client.outgoing import ACCEPTED, DONE, FAILED, Outgoing
+from holdfast.errors import LimitExceeded, Refused
+from holdfast.protocol.reason_codes import reason_name
+
+if TYPE_CHECKING:
+    from holdfast.client.engine import Engine
+
+__all__ = ["Receipt"]
+
+
+class Receipt:
+    """How far one published message is; await it for its end.
+
+    The end is, at QoS 0, that it was written to the network; at QoS 1 that PUBACK came, at QoS 2
+    that PUBCOMP came. It means that the server has the message, and says nothing of subscribers.
+    Cancelling whoever awaits it changes nothing for the message.
+    """
+
+    __slots__ = ("_callbacks", "_engine", "_entry", "_waiters")
+
+    def __init__(self, engine: "Engine", entry: Outgoing) -> None:
+        self._engine = engine
+        self._entry = entry
+        self._waiters: list[asyncio.Future[None]] | None = None
+        self._callbacks: list[Callable[[Receipt], object]] | None = None
+
+    def __repr__(self) -> str:
+        entry = self._entry
+        return f"<Receipt of {entry.topic!r}, QoS {entry.qos}: {entry.stage_name}>"
+
+    @property
+    def stage(self) -> str:
+        """``accepted``, ``stored``, ``sent``, ``released``, ``done`` or ``failed``."""
+        return self._entry.stage_name
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is in the outbox: on disk, if that is a file."""
+        return self._entry.stage > ACCEPTED
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has come to its end, good or bad."""
+        return self._entry.stage >= DONE
+
+    @property
+    def reason_code(self) -> int:
+        """What the server said at the end, 0 for success."""
+        return self._entry.reason_code
+
+    @property
+    def reason(self) -> str:
+        """What the server, or the client where it gave up, said in words."""
+        return self._entry.reason
+
+    @property
+    def packet_id(self) -> int:
+        """The Packet Identifier, 0 at QoS 0."""
+        return self._entry.packet_id
+
+    async def stored(self) -> None:
+        """Wait until it is in the outbox. Raises StoreError if it could not be stored."""
+        if self._entry.stage == ACCEPTED:
+            await self._engine.durable(self._entry)
+
+    def __await__(self) -> Generator[object, None, "Receipt"]:
+        """Wait for its end.
+
+        Raises Refused if the server refused it, LimitExceeded if it was dropped or has expired,
+        StoreError if it could not be stored.
+        """
+        return self._end().__await__()
+
+    def add_done_callback(self, callback: Callable[["Receipt"], object]) -> None:
+        """Call ``callback`` with this receipt at the end, good or bad; soon, if that was before."""
+        if self.is_done:
+            self._engine.loop.call_soon(callback, self)
+            return
+        if self._callbacks is None:
+            self._callbacks = []
+        self._callbacks.append(callback)
+        self._entry.watcher = self
+
+    async def _end(self) -> "Receipt":
+        entry = self._entry
+        if entry.stage < DONE:
+            waiter: asyncio.Future[None] = self._engine.loop.create_future()
+            if self._waiters is None:
+                self._waiters = []
+            self._waiters.append(waiter)
+            entry.watcher = self
+            self._engine.check()
+            await waiter
+        if entry.stage == FAILED:
+            if entry.reason_code != 0:
+                raise Refused(entry.reason_code, entry.reason or reason_name(entry.reason_code))
+            raise LimitExceeded(entry.reason)
+        return self
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Wake all who wait for the end; with ``error`` if that will not come."""
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            if waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+        callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
+            self._engine.loop.call_soon(callback, self)

@@ -1,0 +1,378 @@
+"""The sending half of a client's session: what it has promised to send, over any connection.
+
+Source: MQTT 5.0 §3.3.4, §4.3, §4.4, §4.9; MQTT 3.1.1 §4.3, §4.4.
+"""
+
+from typing import Final, final
+
+from mypy_extensions import i64
+
+from holdfast.client.changes import Changes
+from holdfast.client.outgoing import (
+    ACCEPTED,
+    DONE,
+    FAILED,
+    RELEASED,
+    SENT,
+    STORED,
+    Outgoing,
+    Queue,
+)
+from holdfast.client.records import ReleaseOutgoing, RemoveOutgoing, StoreOutgoing
+from holdfast.client.server_limits import ServerLimits
+from holdfast.message import Properties
+from holdfast.protocol.encode import encode_pubrel, publish_frame
+from holdfast.protocol.packets import MQTT_5_0
+from holdfast.protocol.properties import forwarded_properties, pack_properties
+from holdfast.protocol.reason_codes import (
+    FAILURE,
+    PACKET_TOO_LARGE,
+    QOS_NOT_SUPPORTED,
+    RETAIN_NOT_SUPPORTED,
+)
+from holdfast.protocol.sender import Sender
+from holdfast.protocol.topic_aliases import AliasesOut
+
+# What one pass writes at most, so that the answers of the server get their turn meanwhile.
+PASS_BYTES_MAX: Final = 262_144
+
+EXPIRED: Final = "the message has expired before it could be sent"
+
+
+@final
+class Sending:
+    """What is queued and in flight.
+
+    With ``is_durable`` nothing of QoS 1 or 2 is sent before the commit of its record, and PUBREL
+    waits for the record of PUBREC. ``finished`` are the watched messages that have come to their
+    end since it was last emptied.
+    """
+
+    def __init__(self, changes: Changes, is_durable: bool, in_flight_max: int) -> None:
+        self.finished: list[Outgoing] = []
+        self.messages: i64 = 0  # neither done nor failed
+        self.bytes: i64 = 0
+        self.dropped: i64 = 0  # expired, dropped at a bound, refused by the server
+        self.next_seq = 1
+        self._changes = changes
+        self._is_durable = is_durable
+        self._in_flight_max: i64 = in_flight_max
+        self._queue = Queue()
+        self._sender = Sender()
+        self._in_flight: dict[int, Outgoing] = {}
+        self._quota: i64 = 0  # how many more the server takes
+        self._connection = 0
+        self._limits = ServerLimits(MQTT_5_0)
+        self._aliases = AliasesOut(0)
+        self._uses_aliases = False
+
+    # --- what the application asks for
+
+    def accept(self, entry: Outgoing) -> None:
+        """Take a message over, and number it if its QoS is above 0."""
+        self.messages += 1
+        self.bytes += entry.size
+        if entry.qos > 0:
+            entry.number(self.next_seq)
+            self.next_seq += 1
+        if entry.qos == 0 or not self._is_durable:
+            entry.stage = STORED
+        else:
+            changes = self._changes
+            changes.records.append(
+                StoreOutgoing(
+                    entry.seq,
+                    entry.topic,
+                    entry.payload,
+                    entry.qos,
+                    entry.retain,
+                    pack_properties(entry.properties),
+                    entry.expires_at_ms,
+                    entry.queued_at_ms,
+                )
+            )
+            changes.stored.append(entry)
+            changes.is_urgent = True
+        self._queue.append(entry)
+
+    def restore(self, entry: Outgoing, seq: int, is_released: bool) -> None:
+        """Take a message over that was kept by an earlier process, in the order of ``seq``.
+
+        Nobody knows whether it was sent: over a session that goes on it is a repeat.
+        """
+        self.messages += 1
+        self.bytes += entry.size
+        entry.number(seq)
+        entry.is_repeat = True
+        self.next_seq = seq + 1
+        if is_released:
+            entry.stage = RELEASED
+            self._in_flight[entry.packet_id] = entry
+            self._sender.publish_under(entry.packet_id, entry.seq, 2)
+            self._sender.pubrec(entry.packet_id, True)
+        else:
+            entry.stage = STORED
+            self._queue.append(entry)
+
+    def drop(self, entry: Outgoing, reason: str) -> None:
+        """Give a message up that is not in flight."""
+        assert entry.stage == ACCEPTED or entry.stage == STORED
+        self._fail(entry, 0, reason)
+
+    def waiting(self) -> list[Outgoing]:
+        """What is not in flight and has not failed, in order."""
+        return [entry for entry in self._queue.waiting() if entry.stage != FAILED]
+
+    def unfinished(self) -> list[Outgoing]:
+        """All that is neither done nor failed."""
+        return [*self._in_flight.values(), *self.waiting()]
+
+    def oldest(self) -> Outgoing | None:
+        """The message that has waited longest for its end."""
+        for entry in self._in_flight.values():
+            return entry
+        for entry in self._queue.waiting():
+            if entry.stage != FAILED:
+                return entry
+        return None
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages are sent and not acknowledged."""
+        return len(self._in_flight)
+
+    # --- connections
+
+    def connected(
+        self,
+        connection: int,
+        limits: ServerLimits,
+        session_present: bool,
+        aliases_max: int,
+        out: list[bytes],
+    ) -> None:
+        """Go on over a new connection, from what is unacknowledged.
+
+        Without a session at the server its identifiers are void: what it had not taken over is
+        new to it, what it had is done. Source: [MQTT-4.4.0-1], [MQTT-3.2.2-5].
+        """
+        self._connection = connection
+        self._limits = limits
+        self._aliases = AliasesOut(aliases_max)
+        self._uses_aliases = aliases_max > 0
+        self._quota = min(self._in_flight_max, limits.receive_maximum)
+        again: list[Outgoing] = []
+        for entry in list(self._in_flight.values()):
+            if entry.stage == RELEASED:
+                if session_present:
+                    self._quota -= 1
+                    self._release(entry.packet_id, out)
+                else:
+                    del self._in_flight[entry.packet_id]
+                    del self._sender.in_flight[entry.packet_id]
+                    self._done(entry)
+                continue
+            del self._in_flight[entry.packet_id]
+            del self._sender.in_flight[entry.packet_id]
+            entry.stage = STORED
+            again.append(entry)
+        if again:
+            self._queue.put_before(again)
+        if not session_present:
+            for entry in self._queue.waiting():
+                entry.is_repeat = False
+
+    def disconnected(self) -> None:
+        """The connection is gone; what is in flight stays so until the next one."""
+        self._connection = 0
+
+    @property
+    def has_more(self) -> bool:
+        """Whether ``pump`` would send something."""
+        entry = self._queue.first()
+        if entry is None or entry.stage == ACCEPTED or self._connection == 0:
+            return False
+        if entry.qos == 0 or entry.stage == FAILED:
+            return True
+        return self._quota > 0 and entry.packet_id not in self._in_flight
+
+    def pump(self, out: list[bytes], now_ms: int) -> list[Outgoing]:
+        """Append to ``out`` what may be sent now; returned is what of it is QoS 0.
+
+        Those are done when they are written. Source: [MQTT-3.3.4-7], [MQTT-3.3.4-9].
+        """
+        written: list[Outgoing] = []
+        queue = self._queue
+        left: i64 = PASS_BYTES_MAX
+        while left > 0 and self._connection != 0:
+            entry = queue.first()
+            if entry is None or entry.stage == ACCEPTED:
+                break
+            if entry.stage == FAILED:
+                queue.take()
+                continue
+            if entry.qos > 0 and (self._quota <= 0 or entry.packet_id in self._in_flight):
+                break
+            queue.take()
+            frame = self._frame(entry, now_ms)
+            if frame is None:
+                continue
+            if entry.qos == 0:
+                written.append(entry)
+            else:
+                is_free = self._sender.publish_under(entry.packet_id, entry.seq, entry.qos)
+                assert is_free
+                self._in_flight[entry.packet_id] = entry
+                self._quota -= 1
+                entry.stage = SENT
+                entry.is_repeat = True
+            out.append(frame)
+            left -= len(frame)
+        return written
+
+    def written(self, entries: list[Outgoing]) -> None:
+        """These of QoS 0 have gone to the network: that is their end."""
+        for entry in entries:
+            self._done(entry)
+
+    # --- what the server answers
+
+    def puback(self, packet_id: int, reason_code: int, reason: str) -> None:
+        """Take a PUBACK; one that nothing waits for is passed over."""
+        if self._sender.puback(packet_id):
+            self._end(packet_id, reason_code, reason)
+
+    def pubrec(self, packet_id: int, reason_code: int, reason: str, out: list[bytes]) -> bool:
+        """Take a PUBREC; False if nothing waits for it, which PUBREL tells the server.
+
+        Source: [MQTT-4.3.3-4], [MQTT-4.3.3-5].
+        """
+        is_success = reason_code < FAILURE
+        if packet_id not in self._in_flight or self._in_flight[packet_id].qos != 2:
+            return False
+        entry = self._in_flight[packet_id]
+        if not self._sender.pubrec(packet_id, is_success):
+            if entry.stage == SENT:
+                self._end(packet_id, reason_code, reason)
+            return True
+        if entry.stage == SENT:
+            entry.stage = RELEASED
+            # PUBREL is sent now and never again PUBLISH [MQTT-4.3.3-6].
+            self.bytes -= len(entry.payload)
+            entry.size -= len(entry.payload)
+            entry.payload = b""
+            if self._is_durable:
+                self._changes.records.append(ReleaseOutgoing(entry.seq))
+        self._release(packet_id, out)
+        return True
+
+    def pubcomp(self, packet_id: int, reason_code: int, reason: str) -> None:
+        """Take a PUBCOMP. That the server does not know the identifier ends the exchange too."""
+        if self._sender.pubcomp(packet_id):
+            entry = self._in_flight.pop(packet_id)
+            self._give_back()
+            self._done(entry)
+
+    def _end(self, packet_id: int, reason_code: int, reason: str) -> None:
+        entry = self._in_flight.pop(packet_id)
+        self._give_back()
+        if reason_code >= FAILURE:
+            self._fail(entry, reason_code, reason)
+        else:
+            entry.reason_code = reason_code
+            entry.reason = reason
+            self._done(entry)
+
+    def _give_back(self) -> None:
+        if self._quota < self._in_flight_max and self._quota < self._limits.receive_maximum:
+            self._quota += 1
+
+    def _release(self, packet_id: int, out: list[bytes]) -> None:
+        """Send PUBREL, once it is durable that PUBREC came."""
+        if self._is_durable:
+            self._changes.send(encode_pubrel(packet_id), self._connection)
+        else:
+            out.append(encode_pubrel(packet_id))
+
+    def _done(self, entry: Outgoing) -> None:
+        entry.stage = DONE
+        self._finish(entry)
+
+    def _fail(self, entry: Outgoing, reason_code: int, reason: str) -> None:
+        entry.stage = FAILED
+        entry.reason_code = reason_code
+        entry.reason = reason
+        self.dropped += 1
+        self._finish(entry)
+
+    def _finish(self, entry: Outgoing) -> None:
+        self.messages -= 1
+        self.bytes -= entry.size
+        if entry.qos > 0 and self._is_durable:
+            self._changes.records.append(RemoveOutgoing(entry.seq))
+        if entry.watcher is not None:
+            self.finished.append(entry)
+
+    # --- frames
+
+    def _frame(self, entry: Outgoing, now_ms: int) -> bytes | None:
+        """The PUBLISH; None if this server will not have it, or nobody any more."""
+        limits = self._limits
+        if entry.expires_at_ms != 0 and entry.is_expired(now_ms):
+            self._fail(entry, 0, EXPIRED)
+            return None
+        if entry.qos > limits.maximum_qos:
+            # [MQTT-3.2.2-11]
+            self._fail(
+                entry, QOS_NOT_SUPPORTED, f"the server takes QoS {limits.maximum_qos} at most"
+            )
+            return None
+        if entry.retain and not limits.is_retain_available:
+            # [MQTT-3.2.2-14]
+            self._fail(entry, RETAIN_NOT_SUPPORTED, "the server takes no retained messages")
+            return None
+        is_repeat = entry.is_repeat and entry.qos > 0
+        topic = entry.topic
+        properties = entry.properties
+        if limits.version >= MQTT_5_0 and (entry.expires_at_ms != 0 or self._uses_aliases):
+            alias = self._aliases.alias(topic)
+            new_alias = self._aliases.next_alias if alias == 0 else 0
+            properties = _changed(entry, now_ms, alias or new_alias)
+            if alias != 0:
+                topic = ""
+        frame = publish_frame(
+            topic,
+            entry.payload,
+            entry.qos,
+            entry.retain,
+            is_repeat,
+            entry.packet_id,
+            limits.version,
+            properties,
+        )
+        if len(frame) > limits.packet_bytes_max:
+            # [MQTT-3.2.2-15]
+            self._fail(
+                entry,
+                PACKET_TOO_LARGE,
+                f"the server takes packets of {limits.packet_bytes_max} bytes, "
+                f"this one has {len(frame)}",
+            )
+            return None
+        if topic and properties is not None and properties.topic_alias is not None:
+            self._aliases.put(topic)
+        return frame
+
+
+def _changed(entry: Outgoing, now_ms: int, alias: int) -> Properties | None:
+    """The properties of a PUBLISH that has an alias, or what is left of its time."""
+    if entry.expires_at_ms == 0 and alias == 0:
+        return entry.properties
+    properties = forwarded_properties(entry.properties)
+    if properties is None:
+        properties = Properties()
+    if entry.expires_at_ms != 0:
+        properties.message_expiry_interval = (entry.expires_at_ms - now_ms + 999) // 1000
+    if alias != 0:
+        properties.topic_alias = alias
+    return properties

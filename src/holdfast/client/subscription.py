@@ -1,0 +1,288 @@
+"""What a client has subscribed to, and the streams that messages are taken from."""
+
+import asyncio
+from collections import deque
+from collections.abc import Generator, Iterable
+from typing import TYPE_CHECKING, Final
+
+from holdfast.client.incoming import ACKNOWLEDGED, ReceivedMessage
+from holdfast.errors import HoldfastError, Refused
+from holdfast.logs import get_logger
+from holdfast.protocol.packets import SubscriptionRequest
+from holdfast.protocol.reason_codes import FAILURE, reason_name
+from holdfast.protocol.topics import matches
+
+if TYPE_CHECKING:
+    from holdfast.client.client import Client
+    from holdfast.client.engine import Engine
+
+__all__ = ["Stream", "Streams", "Subscription"]
+
+# Of QoS 0, in a stream whose application is slow; what comes on top is dropped, counted and told.
+# Messages of QoS 1 and 2 are bounded by Receive Maximum: they are acknowledged when they are taken.
+QUEUED_MAX: Final = 100_000
+UNCLAIMED_MAX: Final = 1_000  # of QoS 0, that no stream wants
+ROUTES_MAX: Final = 10_000
+
+_log = get_logger(__name__)
+
+
+class Stream:
+    """Messages for the application, in the order in which they came.
+
+    It ends when the client is closed. A message of QoS 1 is acknowledged when the next one is
+    asked for: a crash meanwhile brings it again.
+    """
+
+    def __init__(self, engine: "Engine", *, manual_ack: bool) -> None:
+        self.dropped = 0
+        self._engine = engine
+        self._manual_ack = manual_ack
+        self._queue: deque[ReceivedMessage] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._last: ReceivedMessage | None = None
+        self._error: BaseException | None = None
+        self._is_ended = False
+
+    def __len__(self) -> int:
+        """How many messages wait to be taken."""
+        return len(self._queue)
+
+    def __aiter__(self) -> "Stream":
+        """The stream itself."""
+        return self
+
+    async def __anext__(self) -> ReceivedMessage:
+        """The next message. Raises what has ended the client, if it was no ``close``."""
+        if self._last is not None:
+            self.acknowledge_last()
+        while True:
+            while not self._queue:
+                if self._error is not None:
+                    raise self._error
+                if self._is_ended:
+                    raise StopAsyncIteration
+                self._waiter = self._engine.loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            message = self._queue[0]
+            if message.qos > 0 and not self._engine.is_handed(message):
+                await self._engine.durable()
+                if not self._queue or self._queue[0] is not message:
+                    continue
+            self._queue.popleft()
+            if message.qos > 0 and not self._manual_ack and message.state != ACKNOWLEDGED:
+                self._last = message
+            return message
+
+    def deliver(self, message: ReceivedMessage) -> None:
+        """Put a message behind the others."""
+        if message.qos == 0 and len(self._queue) >= QUEUED_MAX:
+            self.dropped += 1
+            if self.dropped == 1:
+                _log.warning(
+                    f"messages of QoS 0 are dropped: {QUEUED_MAX} of them wait to be taken"
+                )
+            return
+        message.takers += 1
+        self._queue.append(message)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def acknowledge_last(self) -> None:
+        """The application is done with the message that it took last."""
+        last, self._last = self._last, None
+        if last is not None:
+            last.takers -= 1
+            if last.takers <= 0:
+                self._engine.done_with(last)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """No message comes any more."""
+        self._is_ended = True
+        self._error = error
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Subscription(Stream):
+    """The messages of one or more topic filters.
+
+    Await it to know that the server has subscribed; iterating does so by itself. It is renewed
+    when the server has lost the session, and lasts until ``unsubscribe``: leaving the loop does
+    not end it.
+    """
+
+    def __init__(
+        self, client: "Client", engine: "Engine", requests: list[SubscriptionRequest]
+    ) -> None:
+        super().__init__(engine, manual_ack=client.manual_ack)
+        self.requests = requests
+        self.identifier = 0  # Subscription Identifier, 0 for none
+        self.reason_codes: list[int] = []
+        self.is_confirmed = False  # by SUBACK, in the session of now
+        self.refused: HoldfastError | None = None
+        self._client = client
+        self._confirmed: list[asyncio.Future[None]] = []
+        self._is_asked = False
+
+    @property
+    def topic_filters(self) -> list[str]:
+        """What it subscribes to."""
+        return [request.topic_filter for request in self.requests]
+
+    def __await__(self) -> Generator[object, None, "Subscription"]:
+        """Wait for SUBACK. Raises Refused if the server refuses one of the filters."""
+        return self._subscribed().__await__()
+
+    def __aiter__(self) -> "Subscription":
+        """The subscription itself."""
+        return self
+
+    async def __anext__(self) -> ReceivedMessage:
+        """The next message. Raises Refused if the server has refused the subscription."""
+        if not self._is_asked:
+            await self._subscribed()
+        return await super().__anext__()
+
+    async def unsubscribe(self) -> None:
+        """End it, at the server too; waits for UNSUBACK."""
+        await self._client.unsubscribe(*self.topic_filters)
+
+    def wants(self, topic: str) -> bool:
+        """Whether one of its filters matches a topic."""
+        return any(matches(request.topic_filter, topic) for request in self.requests)
+
+    def take_suback(self, reason_codes: list[int]) -> None:
+        """The server has answered."""
+        self.reason_codes = reason_codes
+        self.is_confirmed = True
+        for request, code in zip(self.requests, reason_codes, strict=True):
+            if code >= FAILURE:
+                text = f"the subscription to {request.topic_filter} was refused"
+                self.refused = Refused(code, f"{text}: {reason_name(code)}")
+                break
+        else:
+            self.refused = None
+        waiters, self._confirmed = self._confirmed, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if self.refused is not None and self._is_asked:
+            _log.warning(str(self.refused))
+
+    def end(self, error: BaseException | None = None) -> None:
+        """No message comes any more; who waits for SUBACK is told."""
+        super().end(error)
+        waiters, self._confirmed = self._confirmed, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _subscribed(self) -> "Subscription":
+        if not self._is_asked:
+            self._is_asked = True
+            self._client.add_subscription(self)
+        if not self.is_confirmed and not self._is_ended:
+            waiter: asyncio.Future[None] = self._engine.loop.create_future()
+            self._confirmed.append(waiter)
+            await waiter
+        if self.refused is not None:
+            raise self.refused
+        if self._error is not None:
+            raise self._error
+        return self
+
+
+class Streams:
+    """All streams of a client, and which message is for which."""
+
+    def __init__(self) -> None:
+        self.subscriptions: list[Subscription] = []
+        self.rest: Stream | None = None  # for what no subscription wants
+        self.unclaimed_dropped = 0
+        self._unclaimed: deque[ReceivedMessage] = deque()
+        self._unclaimed_qos_0 = 0
+        self._routes: dict[str, list[Subscription]] = {}
+
+    def all(self) -> list[Stream]:
+        """Every stream."""
+        return [*self.subscriptions, *([] if self.rest is None else [self.rest])]
+
+    def add(self, subscription: Subscription) -> None:
+        """Give it what comes from now on, and what nobody has claimed so far."""
+        self.subscriptions.append(subscription)
+        self._routes.clear()
+        if self._unclaimed:
+            self.deliver(self._take_unclaimed())
+
+    def set_rest(self, stream: Stream) -> None:
+        """Give this stream what no subscription wants."""
+        self.rest = stream
+        self.deliver(self._take_unclaimed())
+
+    def remove(self, topic_filters: Iterable[str]) -> None:
+        """Forget these filters; a subscription that has no other ends."""
+        gone = set(topic_filters)
+        for subscription in list(self.subscriptions):
+            kept = [one for one in subscription.requests if one.topic_filter not in gone]
+            if not kept:
+                self.subscriptions.remove(subscription)
+                subscription.end()
+            subscription.requests = kept or subscription.requests
+        self._routes.clear()
+
+    def deliver(self, messages: list[ReceivedMessage]) -> None:
+        """Give each message to those that want it."""
+        routes = self._routes
+        for message in messages:
+            topic = message.topic
+            wanting = routes.get(topic)
+            if wanting is None:
+                wanting = self._route(topic)
+            if len(wanting) == 1:
+                wanting[0].deliver(message)
+            elif not wanting:
+                self._keep(message)
+            else:
+                for subscription in self._chosen(wanting, message):
+                    subscription.deliver(message)
+
+    def _route(self, topic: str) -> list[Subscription]:
+        wanting = [one for one in self.subscriptions if one.wants(topic)]
+        if len(self._routes) >= ROUTES_MAX:
+            self._routes.clear()
+        self._routes[topic] = wanting
+        return wanting
+
+    def _chosen(self, wanting: list[Subscription], message: ReceivedMessage) -> list[Subscription]:
+        """Those that a copy is for: the server may send one to each, and says which.
+
+        Without identifiers, or with those of an earlier process, all that match get it.
+        """
+        properties = message.properties
+        if properties is None or not properties.subscription_identifiers:
+            return wanting
+        identifiers = properties.subscription_identifiers
+        return [one for one in wanting if one.identifier in identifiers] or wanting
+
+    def _keep(self, message: ReceivedMessage) -> None:
+        """Hold a message that nobody wants yet: of a session from before, for instance."""
+        if self.rest is not None:
+            self.rest.deliver(message)
+            return
+        if message.qos == 0:
+            if self._unclaimed_qos_0 >= UNCLAIMED_MAX:
+                self.unclaimed_dropped += 1
+                return
+            self._unclaimed_qos_0 += 1
+        self._unclaimed.append(message)
+
+    def _take_unclaimed(self) -> list[ReceivedMessage]:
+        unclaimed = list(self._unclaimed)
+        self._unclaimed.clear()
+        self._unclaimed_qos_0 = 0
+        return unclaimed
