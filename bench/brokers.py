@@ -179,32 +179,45 @@ class PeerBroker(Broker):
 
 
 class GeneratorFailed(Exception):
-    """An order to the load generator that failed, with its reason."""
+    """An order to the load generator, or to another helping process, that failed; its reason."""
 
 
-class GeneratorProcess:
-    """The load generator in its own process, on its own core."""
+class OrderedProcess:
+    """A Python process of the benchmark that obeys lines of JSON, on a core of its own."""
 
-    def __init__(self) -> None:
-        with on_core(1):
+    def __init__(self, arguments: list[str], *, core: int, name: str) -> None:
+        self.name = name
+        with on_core(core):
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.loadgen"],
+                [sys.executable, *arguments],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
         self._unread = b""
 
-    def order(self, do: str, broker: Broker, *, timeout_s: float = 120.0, **rest: object) -> object:
-        """Have it do something against ``broker``; raises GeneratorFailed with the reason."""
+    def fileno(self) -> int:
+        """What becomes readable with an answer."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
+    def ask(self, order: dict[str, object], *, timeout_s: float) -> object:
+        """Give an order and wait for what came of it; raises GeneratorFailed with the reason."""
+        self.tell(order)
+        return self.answer(timeout_s=timeout_s)
+
+    def tell(self, order: dict[str, object]) -> None:
+        """Give an order, whose answer is fetched later."""
         assert self._process.stdin is not None
-        line = {"do": do, "port": broker.port, "broker_pid": broker.pid, **rest}
         try:
-            self._process.stdin.write(json.dumps(line).encode() + b"\n")
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
-            answer = json.loads(self._answer(timeout_s))
         except BrokenPipeError as error:
-            raise GeneratorFailed("the load generator ended") from error
+            raise GeneratorFailed(f"{self.name} ended") from error
+
+    def answer(self, *, timeout_s: float) -> object:
+        """The next answer; raises GeneratorFailed with the reason of a failure."""
+        answer = json.loads(self._line(timeout_s))
         if "error" in answer:
             raise GeneratorFailed(answer["error"])
         return answer["ok"]
@@ -221,19 +234,41 @@ class GeneratorProcess:
         except BrokenPipeError:
             pass  # An order that it did not live to read.
 
-    def _answer(self, timeout_s: float) -> bytes:
-        assert self._process.stdout is not None
-        fd, deadline = self._process.stdout.fileno(), time.monotonic() + timeout_s
+    def _line(self, timeout_s: float) -> bytes:
+        fd, deadline = self.fileno(), time.monotonic() + timeout_s
         while b"\n" not in self._unread:
             readable, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
             if not readable:
-                raise GeneratorFailed(f"no answer in {timeout_s:.0f} s")
+                raise GeneratorFailed(f"no answer from {self.name} in time")
             block = os.read(fd, 1 << 20)
             if not block:
-                raise GeneratorFailed("the load generator ended")
+                raise GeneratorFailed(f"{self.name} ended")
             self._unread += block
         line, _, self._unread = self._unread.partition(b"\n")
         return line
+
+
+def answers(*processes: OrderedProcess, timeout_s: float) -> list[object]:
+    """The one answer that each of them owes; raises GeneratorFailed with the first failure."""
+    found: dict[OrderedProcess, object] = {}
+    deadline = time.monotonic() + timeout_s
+    while waiting := [process for process in processes if process not in found]:
+        readable, _, _ = select.select(waiting, [], [], max(0.0, deadline - time.monotonic()))
+        for process in readable or waiting[:1]:
+            found[process] = process.answer(timeout_s=max(0.0, deadline - time.monotonic()))
+    return [found[process] for process in processes]
+
+
+class GeneratorProcess(OrderedProcess):
+    """The load generator in its own process, on its own core."""
+
+    def __init__(self) -> None:
+        super().__init__(["-m", "bench.loadgen"], core=1, name="the load generator")
+
+    def order(self, do: str, broker: Broker, *, timeout_s: float = 120.0, **rest: object) -> object:
+        """Have it do something against ``broker``; raises GeneratorFailed with the reason."""
+        order = {"do": do, "port": broker.port, "broker_pid": broker.pid, **rest}
+        return self.ask(order, timeout_s=timeout_s)
 
 
 def mosquitto_program() -> str | None:

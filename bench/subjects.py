@@ -116,14 +116,29 @@ class Bench:
         repeat: int | None = None,
     ) -> None:
         """Repetitions over fresh brokers, in alternating order; failures go into the row."""
+
+        def one(kind: str) -> tuple[float, Detail]:
+            with self.subject(kind) as subject:
+                return measure(subject)
+
+        self.alternate(row, one, kinds=kinds, repeat=repeat)
+
+    def alternate(
+        self,
+        row: Row,
+        measure: Callable[[str], tuple[float, Detail]],
+        *,
+        kinds: Sequence[str],
+        repeat: int | None = None,
+    ) -> None:
+        """Repetitions of ``kinds`` in turn, to and fro; failures go into the row."""
         failed: set[str] = set()
         for number in range(self.options.repeat if repeat is None else repeat):
             for kind in kinds if number % 2 == 0 else reversed(kinds):
                 if kind in failed:
                     continue
                 try:
-                    with self.subject(kind) as subject:
-                        value, detail = measure(subject)
+                    value, detail = measure(kind)
                 except (GeneratorFailed, Unavailable, OSError) as error:
                     failed.add(kind)
                     row.failures.append(f"{kind}: {error}")
