@@ -48,7 +48,7 @@ help:
 	@echo '                   its parts: lint, types, test-installed, test-interpreted'
 	@echo 'make setup         leave a ready .venv/bin/holdfast'
 	@echo 'make conformance   prove the standards, statement by statement, into docs/reference'
-	@echo 'make bench         measure Holdfast beside Mosquitto'
+	@echo 'make bench         measure Holdfast beside Mosquitto, and its client beside others'
 	@echo 'make fuzz          try $(FUZZ_INPUTS) inputs on the protocol and the broker, with seed $(FUZZ_SEED)'
 	@echo 'make sim           live $(SEEDS) simulated lives of the broker, or SEED=7 alone with its trace'
 	@echo 'make crash         kill, stop and starve a real broker under load for $(MINUTES) minutes'

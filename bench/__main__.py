@@ -12,9 +12,10 @@ from types import FrameType
 
 from bench import report
 from bench.brokers import MOSQUITTO_CONFIG, ROOT, holdfast_version, mosquitto_version
+from bench.client_rows import client_versions
 from bench.machine import commit, describe, raise_file_limit
 from bench.rows import Row
-from bench.scenarios import scenarios
+from bench.scenarios import groups, scenarios
 from bench.subjects import Bench, Options
 
 RESULTS = ROOT / "build" / "bench"
@@ -26,7 +27,8 @@ def main(arguments: list[str]) -> int:
         return _compare(arguments[1:])
     known = scenarios()
     parsed = _parser(list(known)).parse_args(arguments)
-    only = parsed.only.split(",") if parsed.only else list(known)
+    named = parsed.only.split(",") if parsed.only else list(known)
+    only = [key for name in named for key in groups().get(name, [name])]
     if unknown := [key for key in only if key not in known]:
         print(f"no scenario {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 2
@@ -88,10 +90,11 @@ def _compare(arguments: list[str]) -> int:
 def _parser(keys: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Measure Holdfast beside Mosquitto; `compare A.json B.json` compares two runs.",
+        description="Measure Holdfast beside Mosquitto, and its client beside others;"
+        " `compare A.json B.json` compares two runs.",
     )
     add = parser.add_argument
-    add("--only", metavar="KEYS", help=f"some of {','.join(keys)}")
+    add("--only", metavar="KEYS", help=f"some of {','.join(keys)}, or {' or '.join(groups())}")
     add("--repeat", type=int, default=3, help="repetitions of each rate (3)")
     add("--seconds", type=float, default=2.0, help="length of each repetition (2)")
     add("--quick", action="store_true", help="a minute, to see that everything works")
@@ -117,6 +120,7 @@ def _about(begin: datetime, options: Options, only: list[str]) -> dict[str, obje
         "versions": {
             "holdfast": holdfast_version(Path(options.holdfast)),
             "mosquitto": mosquitto_version(),
+            **client_versions(),
         },
         "options": {"only": only, **asdict(options)},
         "mosquitto_config": MOSQUITTO_CONFIG,

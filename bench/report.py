@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.rows import CEILING, HOLDFAST, MOSQUITTO, Row
+from bench.rows import CEILING, HOLDFAST, MOSQUITTO, OTHER_CLIENTS, RAW, ClientRow, Row
 from bench.stats import median, spread
 
 SCHEMA: Final = 1
@@ -28,7 +28,21 @@ def console() -> Console:
 
 
 def print_rows(rows: Sequence[Row], *, to: Console, is_judged: bool) -> None:
-    """The table, then the notes and failures under it."""
+    """The tables, of the broker and of the client, then the notes and failures under them."""
+    of_client = [row for row in rows if isinstance(row, ClientRow)]
+    of_broker = [row for row in rows if not isinstance(row, ClientRow)]
+    if of_broker:
+        to.print(_broker_table(of_broker, is_judged=is_judged))
+    if of_client:
+        to.print(_client_table(of_client, is_judged=is_judged))
+    for row in rows:
+        for text in (*row.notes, *(f"FAILED {failure}" for failure in row.failures)):
+            to.print(f"{row.key}: {escape(text)}", soft_wrap=True)
+    if not is_judged:
+        to.print("A quick run: it shows that everything works; its figures are not judged.")
+
+
+def _broker_table(rows: Sequence[Row], *, is_judged: bool) -> Table:
     table = Table(title="Holdfast beside Mosquitto: medians, ± half the spread")
     table.add_column("", no_wrap=True)
     table.add_column("scenario")
@@ -36,7 +50,6 @@ def print_rows(rows: Sequence[Row], *, to: Console, is_judged: bool) -> None:
         table.add_column(title, justify="right")
     table.add_column("")
     for row in rows:
-        verdict = row.verdict if is_judged or row.verdict == "failed" else ""
         ratio = "" if row.ratio is None else f"{row.ratio:.2f} x"
         if ratio and row.against != MOSQUITTO:
             ratio += f" {row.against}"
@@ -48,14 +61,56 @@ def print_rows(rows: Sequence[Row], *, to: Console, is_judged: bool) -> None:
             _cell(row, CEILING),
             ratio,
             "" if row.target is None else str(row.target),
-            f"[{STYLES[verdict]}]{verdict}[/]" if verdict in STYLES else verdict,
+            _verdict(row, is_judged=is_judged),
         )
-    to.print(table)
+    return table
+
+
+def _client_table(rows: Sequence[ClientRow], *, is_judged: bool) -> Table:
+    """Under each figure: CPU time of a message and the client's peak memory."""
+    table = Table(
+        title="Holdfast's client beside others: medians, ± half the spread;"
+        " under them µs of CPU for a message, and MB at most",
+        show_lines=True,
+    )
+    table.add_column("", no_wrap=True)
+    table.add_column("scenario")
+    table.add_column("Holdfast", justify="right")
+    for name in OTHER_CLIENTS:
+        table.add_column(f"{name}, ratio, target", justify="right")
+    table.add_column("raw bytes", justify="right")
+    table.add_column("")
     for row in rows:
-        for text in (*row.notes, *(f"FAILED {failure}" for failure in row.failures)):
-            to.print(f"{row.key}: {escape(text)}", soft_wrap=True)
-    if not is_judged:
-        to.print("A quick run: it shows that everything works; its figures are not judged.")
+        cells = [_client_cell(row, HOLDFAST)]
+        for name in OTHER_CLIENTS:
+            cell = _client_cell(row, name)
+            if (ratio := row.ratios.get(name)) is not None:
+                cell += f"\n{ratio:.2f} x"
+                if (bound := row.rivals.get(name)) is not None:
+                    cell += f" (≥ {bound:.3g})"
+            cells.append(cell)
+        target = "" if row.target is None else f" {row.target}"
+        table.add_row(
+            row.key,
+            f"{row.title} ({row.unit}){target}",
+            *cells,
+            _client_cell(row, RAW),
+            _verdict(row, is_judged=is_judged),
+        )
+    return table
+
+
+def _client_cell(row: Row, name: str) -> str:
+    text = _cell(row, name)
+    costs = row.figures(name, "cpu_us"), row.figures(name, "peak_mb")
+    if costs[0] and costs[1]:
+        text += f"\n{_number(median(costs[0]))} µs {max(costs[1]):.0f} MB"
+    return text
+
+
+def _verdict(row: Row, *, is_judged: bool) -> str:
+    verdict = row.verdict if is_judged or row.verdict == "failed" else ""
+    return f"[{STYLES[verdict]}]{verdict}[/]" if verdict in STYLES else verdict
 
 
 def as_json(rows: Sequence[Row], about: dict[str, object]) -> str:
@@ -103,6 +158,8 @@ def _as_dict(row: Row) -> dict[str, object]:
         "reference": row.reference,
         "ratio": row.ratio,
         "target": None if row.target is None else str(row.target),
+        "ratios": row.ratios if isinstance(row, ClientRow) else {},
+        "rivals": row.rivals if isinstance(row, ClientRow) else {},
         "verdict": row.verdict,
         "repetitions": row.raw,
         "notes": row.notes,

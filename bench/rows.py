@@ -8,6 +8,9 @@ from bench.stats import median
 HOLDFAST: Final = "holdfast"
 MOSQUITTO: Final = "mosquitto"
 CEILING: Final = "ceiling"
+# Client libraries beside Holdfast's, in the order of the report.
+OTHER_CLIENTS: Final = ("paho", "aiomqtt", "gmqtt")
+RAW: Final = "raw"  # bytes without a client
 # Above this share of the ceiling the generator may be what is measured.
 CEILING_SHARE: Final = 0.7
 # A generator that slept for a part of the time was waiting for the broker.
@@ -58,6 +61,14 @@ class Row:
         values = self.values.get(broker)
         return median(values) if values else None
 
+    def figures(self, broker: str, name: str) -> list[float]:
+        """What the repetitions tell beside the value, for instance ``generator_busy``."""
+        return [
+            value
+            for entry in self.raw
+            if entry["broker"] == broker and isinstance(value := entry.get(name), float)
+        ]
+
     @property
     def ratio(self) -> float | None:
         """Holdfast's median over that of what it is compared with."""
@@ -104,12 +115,7 @@ class Row:
             value = self.median_of(broker)
             if value is None or value <= CEILING_SHARE * ceiling:
                 continue
-            busy = [
-                share
-                for entry in self.raw
-                if entry["broker"] == broker
-                and isinstance(share := entry.get("generator_busy"), float)
-            ]
+            busy = self.figures(broker, "generator_busy")
             share_text = f"{value / ceiling:.0%} of the ceiling"
             if busy and median(busy) < GENERATOR_BUSY:
                 self.notes.append(
@@ -117,3 +123,30 @@ class Row:
                 )
             else:
                 self.notes.append(f"{broker}: generator-bound, {share_text}")
+
+
+@dataclass
+class ClientRow(Row):
+    """A line that compares client libraries: ``rivals`` has the ratio to reach over each."""
+
+    rivals: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Holdfast's median over that of each other library that gave a figure."""
+        ours = self.median_of(HOLDFAST)
+        if ours is None:
+            return {}
+        found = {name: self.median_of(name) for name in OTHER_CLIENTS}
+        return {name: ours / theirs for name, theirs in found.items() if theirs}
+
+    @property
+    def verdict(self) -> Verdict:
+        """As for any row; "missed" if one rival is too near."""
+        plain = super().verdict
+        if plain or not self.rivals:
+            return plain
+        ratios = self.ratios
+        if any(ratios[name] < bound for name, bound in self.rivals.items() if name in ratios):
+            return "missed"
+        return "met" if all(name in ratios for name in self.rivals) else "not judged"

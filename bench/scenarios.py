@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from bench.client_rows import client_scenarios
 from bench.flow import Flow
 from bench.footprint import backlog_memory, first_message, idle_memory
 from bench.machine import fdatasync_times
@@ -71,7 +72,13 @@ def scenarios() -> dict[str, Callable[[Bench], list[Row]]]:
     found["j"] = backlog_memory
     found["k"] = first_message
     found["m"] = matching
-    return found
+    return found | client_scenarios()
+
+
+def groups() -> dict[str, list[str]]:
+    """Names for several scenarios at once."""
+    clients = list(client_scenarios())
+    return {"broker": [key for key in scenarios() if key not in clients], "clients": clients}
 
 
 def measure_rate(bench: Bench, rate: Rate) -> Row:

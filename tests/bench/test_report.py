@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bench.__main__ import main
 from bench.report import as_json, print_comparison, print_rows
-from bench.rows import CEILING, HOLDFAST, MOSQUITTO, Row, Target
+from bench.rows import CEILING, HOLDFAST, MOSQUITTO, RAW, ClientRow, Row, Target
 
 
 def row(
@@ -87,6 +87,19 @@ def test_the_table_shows_figures_notes_and_failures() -> None:
         assert part in text
     assert "a: as [it] is :smile:" in text
     assert "b: FAILED holdfast: gone" in text
+
+
+def test_the_clients_have_a_table_of_their_own() -> None:
+    made = ClientRow("cp1", "publish", "/s", rivals={"paho": 3})
+    for kind, value in ((HOLDFAST, 250_000), ("paho", 50_000), ("gmqtt", 200_000), (RAW, 9e6)):
+        made.add(kind, value, {"cpu_us": 1e6 / value, "peak_mb": 31.0})
+    to = Console(width=150, file=io.StringIO(), record=True)
+    print_rows([made], to=to, is_judged=True)
+    text = to.export_text()
+    for part in ("250,000", "4 µs 31 MB", "5.00 x (≥ 3)", "1.25 x", "9,000,000", "met"):
+        assert part in text
+    assert "Mosquitto" not in text
+    assert json.loads(as_json([made], {}))["rows"][0]["ratios"] == {"paho": 5, "gmqtt": 1.25}
 
 
 def test_two_runs_are_compared_row_by_row(tmp_path: Path) -> None:
