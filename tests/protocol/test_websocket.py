@@ -1,4 +1,4 @@
-"""WebSocket frames: what a client may send, cut anywhere, and each thing that it must not."""
+"""WebSocket frames: what either end may send, cut anywhere, and each thing that it must not."""
 
 import itertools
 
@@ -14,6 +14,7 @@ from holdfast.protocol.websocket import (
     FrameReader,
     close_frame,
     data_header,
+    masked_frame,
     ping_frame,
     pong_frame,
 )
@@ -22,9 +23,9 @@ from tests.support.websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEX
 LENGTHS = (0, 1, 125, 126, 127, 65_535, 65_536, 70_001)
 
 
-def read(*chunks: bytes) -> tuple[FrameReader, bytes]:
+def read(*chunks: bytes, is_client: bool = False) -> tuple[FrameReader, bytes]:
     """A reader after these chunks, and the MQTT in them."""
-    reader = FrameReader()
+    reader = FrameReader(is_client)
     return reader, b"".join([reader.receive(chunk) for chunk in chunks])
 
 
@@ -177,13 +178,13 @@ def test_what_is_sent_has_the_shortest_header(size: int, header: str) -> None:
     assert ping_frame(b"") == b"\x89\x00"
 
 
-def slowly(data: bytes) -> tuple[bytes, int]:
+def slowly(data: bytes, is_client: bool) -> tuple[bytes, int]:
     """The MQTT in these frames and the close code, 0 for none: the standard, read word by word."""
     mqtt, is_open, place = b"", False, 0
     while len(data) - place >= 2:
         first, second = data[place], data[place + 1]
         kind, length, place = first & 15, second & 127, place + 2
-        if first & 0x70 or second < 128 or kind not in (0, 1, 2, 8, 9, 10):
+        if first & 0x70 or (second < 128) != is_client or kind not in (0, 1, 2, 8, 9, 10):
             return mqtt, FRAME_ERROR
         if kind >= 8 and (first < 128 or length > 125):
             return mqtt, FRAME_ERROR
@@ -192,13 +193,15 @@ def slowly(data: bytes) -> tuple[bytes, int]:
         if kind < 8 and is_open != (kind == CONTINUATION):
             return mqtt, FRAME_ERROR
         width = {126: 2, 127: 8}.get(length, 0)
-        if len(data) - place < width + 4:
+        key_bytes = 0 if is_client else 4
+        if len(data) - place < width + key_bytes:
             break
         if width:
             length = int.from_bytes(data[place : place + width], "big")
             if length < {2: 126, 8: 65_536}[width] or length >= 1 << 63:
                 return mqtt, FRAME_ERROR
-        key, place = data[place + width : place + width + 4], place + width + 4
+        key = b"\0\0\0\0" if is_client else data[place + width : place + width + 4]
+        place += width + key_bytes
         payload = data[place : place + length]
         plain = bytes(byte ^ key[n % 4] for n, byte in enumerate(payload))
         if kind < 8:
@@ -228,7 +231,7 @@ def close_code_of(payload: bytes) -> int:
             st.binary(max_size=140) | st.sampled_from([b"\x03\xe8", b"\x03\xe8\xff", b"\x03"]),
             st.sampled_from([0, 0, 0, 1, 2, 2, 2, 2, 3, 8, 9, 9, 10, 11]),
             is_final=st.sampled_from([True, True, False]),
-            is_masked=st.sampled_from([True] * 9 + [False]),
+            is_masked=st.sampled_from([True] * 9 + [False] * 9),
             reserved=st.sampled_from([0] * 9 + [0x40]),
             key=st.binary(min_size=4, max_size=4),
             length=st.sampled_from([None] * 9 + [5, 200, 1 << 20, 1 << 63]),
@@ -237,13 +240,17 @@ def close_code_of(payload: bytes) -> int:
         max_size=8,
     ),
     size=st.integers(1, 40),
+    is_client=st.booleans(),
 )
-def test_any_bytes_mean_what_the_standard_says(parts: list[bytes], size: int) -> None:
+def test_any_bytes_mean_what_the_standard_says(
+    parts: list[bytes], size: int, is_client: bool
+) -> None:
     """Right frames and wrong ones, whole, in pieces and byte by byte."""
     data = b"".join(parts)
-    expected = slowly(data)
+    expected = slowly(data, is_client)
     for step in (1, size, max(1, len(data))):
-        reader, mqtt = read(*(data[n : n + step] for n in range(0, len(data), step)))
+        chunks = (data[n : n + step] for n in range(0, len(data), step))
+        reader, mqtt = read(*chunks, is_client=is_client)
         assert (mqtt, reader.close_code) == expected
 
 
@@ -256,3 +263,52 @@ def test_long_payloads_are_unmasked_as_short_ones_are() -> None:
         assert mqtt == b"short" + payload + b"end"
         _, mqtt = read(data[:21], data[21:])
         assert mqtt == b"short" + payload + b"end"
+
+
+# --- the client's end
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_client_reads_what_is_not_masked_however_it_comes(length: int) -> None:
+    payload = bytes(number * 7 & 0xFF for number in range(length))
+    data = data_header(length) + payload + frame(b"next", is_masked=False)
+    for size in (1, 2, 3, 5, 1000, len(data)) if length < 1000 else (999, 65_536, len(data)):
+        chunks = [data[start : start + size] for start in range(0, len(data), size)]
+        reader, mqtt = read(*chunks, is_client=True)
+        assert mqtt == payload + b"next"
+        assert reader.close_code == 0
+
+
+@pytest.mark.parametrize("length", [*LENGTHS, 8191, 8192, 8195])
+@pytest.mark.parametrize("key", [b"\0\0\0\0", b"\x01\xff\x7f\x80"])
+def test_what_a_client_sends_is_one_masked_frame(length: int, key: bytes) -> None:
+    payload = bytes(number * 7 & 0xFF for number in range(length))
+    assert masked_frame(payload, key) == frame(payload, key=key)
+
+
+def test_control_frames_are_masked_with_a_key() -> None:
+    key = b"\x01\xff\x7f\x80"
+    assert ping_frame(b"abcde", key) == frame(b"abcde", PING, key=key)
+    assert pong_frame(b"", key) == frame(b"", PONG, key=key)
+    assert close_frame(1001, "gone", key) == frame(b"\x03\xe9gone", CLOSE, key=key)
+    assert close_frame(NO_CODE, "", key) == frame(b"", CLOSE, key=key)
+
+
+def test_each_end_knows_who_masks() -> None:
+    for kind in (BINARY, PING, CLOSE):
+        reader, _ = read(frame(b"", kind), is_client=True)
+        assert (reader.close_code, reader.fault) == (
+            FRAME_ERROR,
+            "a frame of the server is masked",
+        )
+        reader, _ = read(frame(b"", kind, is_masked=False))
+        assert (reader.close_code, reader.fault) == (
+            FRAME_ERROR,
+            "a frame of the client is not masked",
+        )
+
+
+def test_a_client_hears_pings_and_why_it_is_closed() -> None:
+    data = frame(b"p", PING, is_masked=False) + frame(b"\x03\xe9gone", CLOSE, is_masked=False)
+    reader, _ = read(*(bytes((byte,)) for byte in data), is_client=True)
+    assert (reader.ping, reader.close_code, reader.close_reason) == (b"p", 1001, "gone")

@@ -1,8 +1,9 @@
-"""WebSocket frames, the server's side: MQTT out of what a client sends, and into what it is sent.
+"""WebSocket frames, for either end: MQTT out of what the peer sends, and into what it is sent.
 
 A frame's payload is handed on as it comes and no message is put together: MQTT does not care where
-frames end, and a frame of any announced size costs no memory. ``docs/internals/websocket.md`` says
-why this is not left to a library.
+frames end, and a frame of any announced size costs no memory. What a client sends is masked, with
+a key that the caller draws anew for each frame; what a server sends is not. ``docs/internals/
+websocket.md`` says why this is not left to a library.
 
 Source: RFC 6455 §5 and §7; MQTT 5.0 §6.0 and MQTT 3.1.1 §6.0.
 """
@@ -36,24 +37,27 @@ _LENGTH_16: Final = 126  # the length is in the two bytes behind
 _LENGTH_64: Final = 127  # or in the eight
 _LENGTH_16_MAX: Final = 0xFFFF
 _KEY_BYTES: Final = 4
-_LONG_BYTES_MIN: Final = 8192  # from here on ``_unmask_long`` is the faster one, measured
+_LONG_BYTES_MIN: Final = 8192  # from here on ``_mask_long`` is the faster one, measured
 _EVERY_BYTE: Final = bytes(range(256))
 
 
 @final
 class FrameReader:
-    """One connection's frames from the client.
+    """One connection's frames from the peer: the client, or with ``is_client`` the server.
 
     After each ``receive``: ``ping`` is the payload of the newest ping that is not answered, None
     for none, and whoever answers it sets it back. ``close_code`` is 0 while the connection is
-    open; then the code that the client closed it with, or, with ``fault`` not empty, the one to
-    close it with for what the client did. Nothing is read after that.
+    open; then the code that the peer closed it with, ``close_reason`` being its own words, or, with
+    ``fault`` not empty, the one to close it with for what the peer did. Nothing is read after that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_client: bool = False) -> None:
         self.ping: bytes | None = None
         self.close_code = 0
+        self.close_reason = ""
         self.fault = ""
+        self._mask_bit: i64 = 0 if is_client else _MASKED  # of each frame that comes
+        self._key_bytes: i64 = 0 if is_client else _KEY_BYTES
         self._rest = b""  # of a header or control frame that has not come whole
         self._left = 0  # bytes of a data frame's payload that are still to come; may exceed 62 bits
         self._key = b""  # for the next of them on
@@ -88,13 +92,16 @@ class FrameReader:
         if self._left < size:
             size = self._left
         part = data[start : start + size]
+        self._left -= size
+        if self._key_bytes == 0:
+            self._unmasked.append(part)
+            return start + size
         if size >= _LONG_BYTES_MIN:
             self._unmask_parts()
-            self._unmasked.append(_unmask_long(part, self._key))
+            self._unmasked.append(_mask_long(part, self._key))
         else:
             self._parts.append(part)
             self._keys.append((self._key * (size // _KEY_BYTES + 1))[:size])
-        self._left -= size
         turn: i64 = size % _KEY_BYTES
         self._key = self._key[turn:] + self._key[:turn]
         return start + size
@@ -107,11 +114,13 @@ class FrameReader:
         if end - start < 2:
             return start
         first: i64 = data[start]
-        length: i64 = data[start + 1] & ~_MASKED
-        is_plain = first == _FIN | _BINARY and self._is_final and data[start + 1] >= _MASKED
-        if not is_plain and self._is_wrong(first, data[start + 1]):
+        second: i64 = data[start + 1]
+        length: i64 = second & ~_MASKED
+        is_plain = first == _FIN | _BINARY and self._is_final
+        if (not is_plain or second - length != self._mask_bit) and self._is_wrong(first, second):
             return end
-        body: i64 = start + 2 + _KEY_BYTES
+        key_bytes: i64 = self._key_bytes
+        body: i64 = start + 2 + key_bytes
         if length >= _LENGTH_16:
             body += 2 if length == _LENGTH_16 else 8
         if end < body:
@@ -119,20 +128,27 @@ class FrameReader:
         if first & 0x08:
             if end < body + length:
                 return start
-            self._control(first & 0x0F, _unmask(data[body : body + length], data[body - 4 : body]))
+            payload = data[body : body + length]
+            if key_bytes > 0:
+                payload = _mask(payload, data[body - 4 : body])
+            self._control(first & 0x0F, payload)
             return body + length
-        if length >= _LENGTH_16 and not self._take_long(data[start + 2 : body - 4]):
+        if length >= _LENGTH_16 and not self._take_long(data[start + 2 : body - key_bytes]):
             return end
         self._is_final = first >= _FIN
         if length < _LENGTH_16 and body + length <= end:
             # The usual frame: small, and all of it is there.
             if length > 0:
+                if key_bytes == 0:
+                    self._unmasked.append(data[body : body + length])
+                    return body + length
                 self._parts.append(data[body : body + length])
                 self._keys.append((data[body - 4 : body] * 32)[:length])
             return body + length
         if length < _LENGTH_16:
             self._left = length
-        self._key = data[body - 4 : body]
+        if key_bytes > 0:
+            self._key = data[body - 4 : body]
         return body
 
     def _is_wrong(self, first: i64, second: i64) -> bool:
@@ -140,8 +156,9 @@ class FrameReader:
         kind: i64 = first & 0x0F
         if first & _RESERVED:
             self._fail(FRAME_ERROR, "a reserved bit is set, and no extension was agreed on")
-        elif second < _MASKED:
-            self._fail(FRAME_ERROR, "a frame of the client is not masked")
+        elif second & _MASKED != self._mask_bit:
+            fault = "of the client is not" if self._mask_bit else "of the server is"
+            self._fail(FRAME_ERROR, f"a frame {fault} masked")
         elif kind in (_CLOSE, _PING, _PONG):
             if first < _FIN:
                 self._fail(FRAME_ERROR, "a control frame is fragmented")
@@ -185,7 +202,7 @@ class FrameReader:
             self._fail(FRAME_ERROR, "a close frame has no code that may be sent")
             return
         try:
-            payload[2:].decode()
+            self.close_reason = payload[2:].decode()
         except UnicodeDecodeError:
             self._fail(INVALID_TEXT, "the reason of a close frame is not UTF-8")
             return
@@ -197,7 +214,7 @@ class FrameReader:
 
     def _unmask_parts(self) -> None:
         if self._parts:
-            self._unmasked.append(_unmask(b"".join(self._parts), b"".join(self._keys)))
+            self._unmasked.append(_mask(b"".join(self._parts), b"".join(self._keys)))
             self._parts.clear()
             self._keys.clear()
 
@@ -211,8 +228,8 @@ class FrameReader:
         return data
 
 
-def _unmask(data: bytes, key: bytes) -> bytes:
-    """``data`` with ``key`` over it, which is repeated if it is shorter."""
+def _mask(data: bytes, key: bytes) -> bytes:
+    """``data`` with ``key`` over it, which is repeated if it is shorter; twice over is undone."""
     size = len(data)
     if len(key) < size:
         key = key * (size // _KEY_BYTES + 1)
@@ -220,13 +237,13 @@ def _unmask(data: bytes, key: bytes) -> bytes:
     return number.to_bytes(size, "little")
 
 
-def _unmask_long(data: bytes, key: bytes) -> bytes:
+def _mask_long(data: bytes, key: bytes) -> bytes:
     """The same, faster for thousands of bytes: each fourth one has the same byte of the key."""
-    unmasked = bytearray(data)
+    masked = bytearray(data)
     for place in range(_KEY_BYTES):
-        table = _unmask(_EVERY_BYTE, key[place : place + 1] * _KEY_BYTES)
-        unmasked[place::_KEY_BYTES] = data[place::_KEY_BYTES].translate(table)
-    return bytes(unmasked)
+        table = _mask(_EVERY_BYTE, key[place : place + 1] * _KEY_BYTES)
+        masked[place::_KEY_BYTES] = data[place::_KEY_BYTES].translate(table)
+    return bytes(masked)
 
 
 def data_header(size: int) -> bytes:
@@ -238,17 +255,36 @@ def data_header(size: int) -> bytes:
     return bytes((_FIN | _BINARY, _LENGTH_64)) + size.to_bytes(8, "big")
 
 
-def ping_frame(payload: bytes) -> bytes:
-    """A ping, of at most 125 bytes."""
-    return bytes((_FIN | _PING, len(payload))) + payload
+def masked_frame(data: bytes, key: bytes) -> bytes:
+    """A client's binary frame of MQTT. The key: 4 bytes nobody can foretell, new for each frame."""
+    size = len(data)
+    if size < _LENGTH_16:
+        return bytes((_FIN | _BINARY, _MASKED | size)) + key + _mask(data, key)
+    header = data_header(size)
+    masked = _mask(data, key) if size < _LONG_BYTES_MIN else _mask_long(data, key)
+    return header[:1] + bytes((_MASKED | header[1],)) + header[2:] + key + masked
 
 
-def pong_frame(payload: bytes) -> bytes:
-    """The answer to a ping of this payload."""
-    return bytes((_FIN | _PONG, len(payload))) + payload
+def ping_frame(payload: bytes, key: bytes = b"") -> bytes:
+    """A ping, of at most 125 bytes; with a key it is masked, as a client's has to be."""
+    return _control_frame(_PING, payload, key)
 
 
-def close_frame(code: int, reason: str) -> bytes:
-    """A close frame; NO_CODE gives one without code. A reason of at most 123 bytes."""
+def pong_frame(payload: bytes, key: bytes = b"") -> bytes:
+    """The answer to a ping of this payload; with a key it is masked."""
+    return _control_frame(_PONG, payload, key)
+
+
+def close_frame(code: int, reason: str, key: bytes = b"") -> bytes:
+    """A close frame; NO_CODE gives one without code. A reason of at most 123 bytes.
+
+    With a key it is masked.
+    """
     payload = b"" if code == NO_CODE else code.to_bytes(2, "big") + reason.encode()
-    return bytes((_FIN | _CLOSE, len(payload))) + payload
+    return _control_frame(_CLOSE, payload, key)
+
+
+def _control_frame(kind: int, payload: bytes, key: bytes) -> bytes:
+    if not key:
+        return bytes((_FIN | kind, len(payload))) + payload
+    return bytes((_FIN | kind, _MASKED | len(payload))) + key + _mask(payload, key)
