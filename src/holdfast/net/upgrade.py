@@ -8,8 +8,6 @@ Source: RFC 6455 §4.2; MQTT 5.0 §6.0 and MQTT 3.1.1 §6.0.
 
 import base64
 import binascii
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, final
@@ -18,15 +16,17 @@ from urllib.parse import urlsplit
 import h11
 
 from holdfast.config.listeners import WebSocketSettings
+from holdfast.protocol.upgrade import (
+    HEAD_BYTES_MAX,
+    KEY_BYTES,
+    PROTOCOL,
+    PROTOCOL_3_1,
+    VERSION,
+    accept_of,
+    header_words,
+)
 
-HEAD_BYTES_MAX: Final = 16 * 1024  # of a request, its headers included; browsers send cookies
 ORIGIN_CHARACTERS_MAX: Final = 100  # of one that is told of
-
-_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
-_VERSION: Final = b"13"
-_KEY_BYTES: Final = 16
-_PROTOCOL: Final = b"mqtt"
-_PROTOCOL_3_1: Final = b"mqttv3.1"  # what clients of MQTT 3.1 ask for
 
 _WHAT_THIS_IS: Final = "This is Holdfast, an MQTT broker, and this port is for MQTT over WebSocket."
 
@@ -87,15 +87,15 @@ class Upgrade:
         if _path(request.target) != path:
             text = f"Its path is {path}: let your MQTT client connect to that."
             return refused(HTTPStatus.NOT_FOUND, text)
-        if b"websocket" not in _words(headers.get(b"upgrade", ())) or b"upgrade" not in _words(
-            headers.get(b"connection", ())
-        ):
+        upgrade = header_words(headers.get(b"upgrade", ()))
+        connection = header_words(headers.get(b"connection", ()))
+        if b"websocket" not in upgrade or b"upgrade" not in connection:
             text = (
                 "A browser cannot show anything here: let your MQTT client connect to it."
                 " A proxy on the way has to pass on the headers Upgrade and Connection."
             )
             return refused(HTTPStatus.UPGRADE_REQUIRED, text, "Upgrade: websocket")
-        if headers.get(b"sec-websocket-version") != [_VERSION]:
+        if headers.get(b"sec-websocket-version") != [VERSION]:
             text = "Expected Sec-WebSocket-Version: 13."
             return refused(HTTPStatus.UPGRADE_REQUIRED, text, "Sec-WebSocket-Version: 13")
         if b"transfer-encoding" in headers or headers.get(b"content-length", [b"0"]) != [b"0"]:
@@ -120,21 +120,19 @@ class Upgrade:
         if len(keys) != 1 or not _is_key(keys[0]):
             text = "Expected one Sec-WebSocket-Key, of 16 bytes in base64."
             return refused(HTTPStatus.BAD_REQUEST, text)
-        offered = _words(headers.get(b"sec-websocket-protocol", ()), is_case_kept=True)
-        if _PROTOCOL in offered:
-            protocol = _PROTOCOL  # [MQTT-6.0.0-4]
-        elif _PROTOCOL_3_1 in offered and self._is_3_1_spoken:
-            protocol = _PROTOCOL_3_1
+        offered = header_words(headers.get(b"sec-websocket-protocol", ()), is_case_kept=True)
+        if PROTOCOL in offered:
+            protocol = PROTOCOL  # [MQTT-6.0.0-4]
+        elif PROTOCOL_3_1 in offered and self._is_3_1_spoken:
+            protocol = PROTOCOL_3_1
         else:
             text = "Expected the subprotocol mqtt: Sec-WebSocket-Protocol: mqtt."
             return refused(HTTPStatus.BAD_REQUEST, text)
-        # Not for safety: it shows that the request was understood.
-        digest = hashlib.sha1(keys[0] + _GUID, usedforsecurity=False).digest()
         lines = [
             b"HTTP/1.1 101 Switching Protocols",
             b"Upgrade: websocket",
             b"Connection: Upgrade",
-            b"Sec-WebSocket-Accept: " + base64.b64encode(digest),
+            b"Sec-WebSocket-Accept: " + accept_of(keys[0]),
             b"Sec-WebSocket-Protocol: " + protocol,
         ]
         # No extension is agreed on, so nothing comes compressed.
@@ -166,14 +164,8 @@ def _path(target: bytes) -> str:
         return ""
 
 
-def _words(values: Iterable[bytes], *, is_case_kept: bool = False) -> list[bytes]:
-    """The words of a header that lists them with commas, once or several times."""
-    words = [word.strip(b" \t") for value in values for word in value.split(b",")]
-    return words if is_case_kept else [word.lower() for word in words]
-
-
 def _is_key(key: bytes) -> bool:
     try:
-        return len(base64.b64decode(key, validate=True)) == _KEY_BYTES
+        return len(base64.b64decode(key, validate=True)) == KEY_BYTES
     except binascii.Error:
         return False
