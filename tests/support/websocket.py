@@ -22,10 +22,13 @@ PING: Final = 0x9
 PONG: Final = 0xA
 
 _KEY: Final = base64.b64encode(b"sixteen bytes it").decode()
-_ACCEPT: Final = base64.b64encode(
-    hashlib.sha1(_KEY.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
-).decode()
 _XORED: Final = [bytes(byte ^ mask for byte in range(256)) for mask in range(256)]
+
+
+def accept_of(key: str) -> str:
+    """The Sec-WebSocket-Accept that belongs to a Sec-WebSocket-Key."""
+    guid = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+    return base64.b64encode(hashlib.sha1(key.encode() + guid).digest()).decode()
 
 
 def frame(
@@ -122,7 +125,7 @@ class WebSocket:
         self.socket.sendall(request(path, **headers))
         response = self.response()
         assert response.status == 101, response
-        assert response.headers["sec-websocket-accept"] == _ACCEPT
+        assert response.headers["sec-websocket-accept"] == accept_of(_KEY)
         assert response.headers["sec-websocket-protocol"] == "mqtt"
         assert "sec-websocket-extensions" not in response.headers
 
