@@ -1,6 +1,11 @@
 """What the tests of the outbox file share: a model, records at random, and what a file shows."""
 
 import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from holdfast.client.outbox import OutboxFile
@@ -19,6 +24,19 @@ from holdfast.client.records import (
 from tests.store.support import ODD_TOPICS
 
 SIZES: Final = [0, 1, 20, 300, 3000, 9000]  # bytes of payload; some take several pages
+
+
+MEMORY: Final = Path("/dev/shm")  # files in memory, where there is such a folder
+
+
+@contextmanager
+def quick_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder where a flush takes no time."""
+    found = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else tmp_path))
+    try:
+        yield found
+    finally:
+        shutil.rmtree(found)
 
 
 def outgoing(seq: int, payload: bytes = b"x", topic: str = "a", qos: int = 1) -> StoreOutgoing:

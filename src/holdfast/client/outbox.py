@@ -116,6 +116,9 @@ class OutboxFile:
         try:
             cursor.execute("BEGIN")
             try:
+                # Rows that a damaged page hides are missed by it alone.
+                if (found := cursor.execute("PRAGMA quick_check(1)").fetchall()) != [("ok",)]:
+                    raise StoreCorrupt(" ".join(str(found[0][0]).split()))
                 self._load(cursor, loaded)
             finally:
                 cursor.execute("COMMIT")
