@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from holdfast.auth.acl import AclText
     from holdfast.broker.permissions import Permissions, Verdict
 
-__all__ = ["ACL_HELP", "app"]
+__all__ = ["ACL_HELP", "add_to"]
 
 ACL_HELP: Final = "Look into an ACL file: check it, and ask which rule decides."
 DENIED: Final = 1  # the exit code of ``acl test``
@@ -65,6 +65,11 @@ class Action(StrEnum):
 
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Add the subcommand."""
+    parent.add_typer(app, name="acl", help=ACL_HELP)
 
 
 @app.command(name="check", help=CHECK_HELP)

@@ -10,7 +10,7 @@ from holdfast.cli.exit_codes import ExitCode, one_line
 from holdfast.config import Settings, load_with_sources, problems, shown
 from holdfast.errors import ConfigError
 
-__all__ = ["CONFIG_HELP", "app", "report_examination"]
+__all__ = ["CONFIG_HELP", "add_to", "report_examination"]
 
 CONFIG_HELP: Final = "Check a configuration, and show what holds."
 
@@ -59,6 +59,11 @@ FileArgument = Annotated[
         metavar="[FILE.toml]", help="Configuration file. Default: what HOLDFAST_CONFIG names."
     ),
 ]
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Add the subcommand."""
+    parent.add_typer(app, name="config", help=CONFIG_HELP)
 
 
 @app.command(name="check", help=CHECK_HELP)

@@ -10,7 +10,7 @@ import typer
 from holdfast.cli.output import failures
 from holdfast.errors import UsageError
 
-__all__ = ["PASSWD_HELP", "passwd"]
+__all__ = ["PASSWD_HELP", "add_to"]
 
 PASSWORD_BYTES_MAX: Final = 65_535  # what a CONNECT packet can hold
 ATTEMPTS: Final = 3
@@ -37,6 +37,11 @@ holdfast passwd /etc/holdfast/passwords ada --delete
 Exit codes: 0 done; 1 internal failure; 2 wrong usage, FILE is something else or cannot be read;
 4 it cannot be written.
 """
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Add the subcommand."""
+    parent.command(name="passwd", help=PASSWD_HELP)(passwd)
 
 
 def passwd(

@@ -13,7 +13,7 @@ from holdfast.cli.exit_codes import ExitCode, one_line
 from holdfast.config import LogLevel, Settings, StoreKind, load_settings
 from holdfast.errors import ConfigError, StoreError
 
-__all__ = ["SERVE_HELP", "serve"]
+__all__ = ["SERVE_HELP", "add_to"]
 
 # Markdown, as Typer shows it.
 SERVE_HELP: Final = """Run the broker in the foreground until SIGTERM or SIGINT.
@@ -53,6 +53,11 @@ _NOT_BINDABLE: Final = frozenset(
         *(errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENOTDIR, errno.EROFS),
     }
 )
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Add the subcommand."""
+    parent.command(name="serve", help=SERVE_HELP)(serve)
 
 
 def serve(

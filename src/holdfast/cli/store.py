@@ -23,7 +23,7 @@ from holdfast.store.sqlite import FILE_NAME
 from holdfast.store.transfer import export_store, import_store
 from holdfast.store.verify import Finding, check
 
-__all__ = ["STORE_HELP", "app"]
+__all__ = ["STORE_HELP", "add_to"]
 
 STORE_HELP: Final = "Look after a store: check, back up, restore, move and compact it."
 
@@ -169,6 +169,11 @@ def data_folder(given: Path | None) -> Path:
     except ConfigError as error:
         raise UsageError(str(error)) from error
     return Path(settings.data_dir)
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Add the subcommand."""
+    parent.add_typer(app, name="store", help=STORE_HELP)
 
 
 @app.command(name="backup", help=BACKUP_HELP)
