@@ -4,7 +4,7 @@ import asyncio
 import random
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from holdfast.client.connection import CONNECTED, ClientConnection
 from holdfast.client.engine import Engine
@@ -60,10 +60,10 @@ class LinkProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The transport is there."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # Not asserted: those of uvloop are of no class of asyncio's.
+        self.transport = cast(asyncio.Transport, transport)
         # So that ``resume_writing`` means that all has left; see ``Engine``.
-        transport.set_write_buffer_limits(high=0)
+        self.transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
