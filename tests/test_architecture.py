@@ -44,7 +44,8 @@ ARROWS: Final[dict[str, set[str]]] = {
     "net": _EDGE | {"protocol", "broker", "store", "auth", "worker"},
     "auth": _EDGE | {"protocol", "broker"},
     "admin": _EDGE | {"protocol", "broker", "store", "auth", "build_info"},
-    "server": _SERVER_SIDE,
+    "assembly": _SERVER_SIDE,
+    "server": _SERVER_SIDE | {"assembly"},
     "cli": _SERVER_SIDE | {"server", "client"},
 }
 

@@ -2,7 +2,13 @@
 
 from holdfast.config.checks import Problem, check_reach, check_settings, problems, warnings
 from holdfast.config.listeners import ListenerSettings
-from holdfast.config.loading import ENVIRONMENT_PREFIX, Loaded, load_settings, load_with_sources
+from holdfast.config.loading import (
+    ENVIRONMENT_PREFIX,
+    Loaded,
+    load_settings,
+    load_with_sources,
+    settings_of,
+)
 from holdfast.config.settings import (
     LogLevel,
     LogPolicy,
@@ -37,6 +43,7 @@ __all__ = [
     "load_settings",
     "load_with_sources",
     "problems",
+    "settings_of",
     "shown",
     "warnings",
 ]

@@ -45,6 +45,17 @@ def load_settings(
     return loaded.settings
 
 
+def settings_of(values: Mapping[str, object], source: str) -> Settings:
+    """The settings that these values make, as a configuration file has them: its tables are dicts.
+
+    Raises ConfigError, with one line that names the source, key, value and what was expected.
+    """
+    try:
+        return Settings.model_validate(_frozen(dict(values)), strict=True)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {complaint(error, lambda key: key)}") from error
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """Settings, and where each that is no default comes from, by its key."""
@@ -90,10 +101,7 @@ def _from_file(file: Path) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         # Numbers of thousands of digits and brackets of thousands of levels are refused apart.
         raise ConfigError(f"{file}: not valid TOML: {error}") from error
-    try:
-        return _given(Settings.model_validate(_frozen(raw), strict=True))
-    except ValidationError as error:
-        raise ConfigError(f"{file}: {complaint(error, lambda key: key)}") from error
+    return _given(settings_of(raw, str(file)))
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:

@@ -484,6 +484,10 @@ class Driver:
         self._writer.stop()
         self._reader.stop()
 
+    def await_logins(self, patience_s: float) -> None:
+        """Wait until no thread asks an authenticator; from any thread, once it is stopped."""
+        self._logins.join(patience_s)
+
 
 def _farewell(error: StoreError) -> tuple[int, str]:
     """The reason code and words for clients when the store has failed.

@@ -7,12 +7,14 @@ who only needs a password hashed.
 import asyncio
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Generic, TypeVar, final
 
 from holdfast.errors import LimitExceeded
-from holdfast.worker import Done
+from holdfast.worker import Done, hand_back
 
 T = TypeVar("T")
 
@@ -61,6 +63,12 @@ class Lanes(Generic[T]):
         for lane in self._lanes.values():
             lane.leave()
 
+    def join(self, patience_s: float) -> None:
+        """After ``leave``, wait until the threads have ended, but so long at most."""
+        until_s = time.monotonic() + patience_s
+        for lane in self._lanes.values():
+            lane.join(until_s)
+
 
 @final
 class _Lane(Generic[T]):
@@ -71,7 +79,7 @@ class _Lane(Generic[T]):
         self._loop = loop
         self._threads_max = threads_max
         self._waiting_max = waiting_max
-        self._threads = 0
+        self._threads: list[threading.Thread] = []
         self._idle = 0
         self._is_left = False
         self._changed = threading.Condition()
@@ -87,9 +95,10 @@ class _Lane(Generic[T]):
                 return
             self._queues.setdefault(source, deque()).append((job, done))
             self._waiting += 1
-            if self._idle == 0 and self._threads < self._threads_max:
-                self._threads += 1
-                threading.Thread(target=self._work, name=self._name, daemon=True).start()
+            if self._idle == 0 and len(self._threads) < self._threads_max:
+                thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
             self._changed.notify()
 
     def _make_room(self, source: str) -> bool:
@@ -112,6 +121,10 @@ class _Lane(Generic[T]):
             self._is_left = True
             self._queues.clear()
             self._changed.notify_all()
+
+    def join(self, until_s: float) -> None:
+        for thread in self._threads:
+            thread.join(max(0.0, until_s - time.monotonic()))
 
     def _next(self) -> tuple[Callable[[], T], Done[T]] | None:
         """The job whose turn it is, as soon as there is one; None when all is over."""
@@ -142,7 +155,7 @@ class _Lane(Generic[T]):
                 result, error = None, caught
             if self._is_left:
                 return
-            self._loop.call_soon_threadsafe(done, result, error)
+            hand_back(self._loop, partial(done, result, error))
             del task, job, done, result, error  # nothing of a client stays while this one waits
 
 

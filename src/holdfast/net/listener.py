@@ -4,7 +4,7 @@ import asyncio
 import datetime
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
@@ -53,6 +53,9 @@ class Listener:
             self._make_upper = over_websocket(settings, make_connection)
         self._gatekeeper = gatekeeper
         self._bursts = BurstLog(_log, asyncio.get_running_loop().time, listener=settings.title)
+        self._is_closed = False
+        self._present: set[Arrival] = set()  # all connections
+        self._emptied: asyncio.Future[None] | None = None  # for whoever waits for their end
         self._arriving: set[Arrival] = set()  # those that do not speak MQTT yet
         self._handshakes = HandshakeLine()
         self._shown: dict[Arrival, CertificateKey] = {}  # where certificates can be revoked
@@ -89,6 +92,7 @@ class Listener:
 
     def close(self) -> None:
         """Take no more connections and end those that do not speak MQTT yet; the others stay."""
+        self._is_closed = True
         if self._unix_file is not None:
             self._unix_file.remove()
         if self._server is not None:
@@ -97,10 +101,20 @@ class Listener:
         for arrival in list(self._arriving):
             arrival.transport.abort()
 
-    async def open(self) -> None:
-        """Begin to listen. An OSError names the address."""
+    def abort_all(self) -> None:
+        """Cut all connections."""
+        for arrival in list(self._present):
+            arrival.transport.abort()
+
+    async def emptied(self) -> None:
+        """Wait until no connection is left; one waits at a time."""
+        while self._present:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await self._emptied
+
+    async def open(self, address: Address) -> None:
+        """Begin to listen there. An OSError names the address."""
         loop = asyncio.get_running_loop()
-        address = self.settings.address
         make_door = partial(Door, self, self._make_first, self._proxies)
         try:
             if isinstance(address, UnixAddress):
@@ -126,6 +140,8 @@ class Listener:
 
     def enter(self, transport: asyncio.Transport) -> Arrival | None:
         """Count a connection in, or None if it is not let in."""
+        if self._is_closed:
+            return None  # accepted before that, and come only now
         arrival = Arrival(self.settings.title, transport, self._arriving.discard, self._left)
         if arrival.address == "":
             # Reset before it was accepted. What it has sent could still be read, but whoever is
@@ -135,6 +151,7 @@ class Listener:
         is_client = self._proxies is None
         if gatekeeper is not None and not gatekeeper.enter(arrival, is_client=is_client):
             return None
+        self._present.add(arrival)
         self._arriving.add(arrival)
         return arrival
 
@@ -154,6 +171,9 @@ class Listener:
 
     def _left(self, arrival: Arrival) -> None:
         self._arriving.discard(arrival)
+        self._present.discard(arrival)
+        if not self._present and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
         self._shown.pop(arrival, None)
         if self._gatekeeper is not None:
             self._gatekeeper.left(arrival)
@@ -196,18 +216,32 @@ async def listen(
     *,
     certificates: Certificates | None = None,
     gatekeeper: Gatekeeper | None = None,
+    address: Address | None = None,
 ) -> Listener:
-    """Listen as the settings have it; for the arguments see ``Listener``.
+    """Listen as the settings have it, or else at this address; for the others see ``Listener``.
 
     An OSError names the address.
     """
     listener = Listener(settings, make_connection, certificates, gatekeeper)
     try:
-        await listener.open()
+        await listener.open(settings.address if address is None else address)
     except BaseException:
         listener.close()  # it may have made the file of its socket
         raise
     return listener
+
+
+async def all_gone(listeners: Sequence[Listener], patience_s: float) -> None:
+    """Wait until closed listeners have no connection, and cut those that stay for too long."""
+    try:
+        async with asyncio.timeout(patience_s):
+            for listener in listeners:
+                await listener.emptied()
+    except TimeoutError:
+        for listener in listeners:
+            listener.abort_all()
+        for listener in listeners:
+            await listener.emptied()
 
 
 def rules_of(

@@ -100,6 +100,10 @@ class Logins:
         """Wait for no answer any more."""
         self._lanes.leave()
 
+    def join(self, patience_s: float) -> None:
+        """After ``leave``, wait so long for the threads; from any thread."""
+        self._lanes.join(patience_s)
+
     def _walk(self, listener: str, request: AuthRequest) -> _Walk:
         authenticator = self._authenticators[listener]
         if isinstance(authenticator, Chain):

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import gc
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, final
@@ -46,17 +45,20 @@ class Service:
     When the store has failed, the driver and its broker are thrown away: their state may be ahead
     of the disk. A stand-in refuses every client while ``reopen`` is tried on a thread of its own,
     until it gives a store that works. Without ``reopen`` such a failure ends the service, and
-    where it ``is_strict`` a damaged store does. A defect ends it in any case. ``make_broker``
-    loads a store at a time, on that thread too. For ``authenticators``, ``auth_threads`` and
-    ``gatekeeper`` see ``Driver``.
+    where it ``is_strict`` a damaged store does. A defect ends it in any case. ``broker`` is what
+    ``load`` has made of the store, and makes of one that is opened anew, on that thread too;
+    ``make_room`` is called before that, when the old one is gone. For ``authenticators``,
+    ``auth_threads`` and ``gatekeeper`` see ``Driver``.
     """
 
     def __init__(
         self,
         *,
         store: Store,
-        make_broker: Callable[[Store, int], Broker],
+        broker: Broker,
+        load: Callable[[Store, int], Broker],
         reopen: Reopen | None,
+        make_room: Callable[[], None] | None = None,
         is_strict: bool = False,
         clock_ms: Callable[[], int],
         authenticators: Mapping[str, Authenticator],
@@ -64,8 +66,9 @@ class Service:
         gatekeeper: Gatekeeper | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._make_broker = make_broker
+        self._load = load
         self._reopen = reopen
+        self._make_room = make_room
         self._is_strict = is_strict
         self._clock_ms = clock_ms
         self._authenticators = authenticators
@@ -78,7 +81,6 @@ class Service:
         self._pause_s = 0.0
         self._steady_since_s = self._loop.time()
         self._store: Store | None = store  # None while there is none that works
-        broker = make_broker(store, clock_ms())
         self.session_count_at_start: Final = broker.sessions.count
         self._driver = self._drive(broker, store)
 
@@ -112,7 +114,7 @@ class Service:
             self._ended.set_result(None)
 
     async def stop(self) -> BaseException | None:
-        """End all connections, commit what follows from that, close the store.
+        """End all connections, commit what follows from that; ``close`` is left.
 
         Returns what has failed first, None if all went well.
         """
@@ -122,9 +124,13 @@ class Service:
             if self._error is None:
                 self._error = self._store_failed.result()
         await self._driver.stop()
+        return self._error
+
+    def close(self, patience_s: float) -> None:
+        """Close the store, and wait so long for logins under way; it is stopped. On any thread."""
         if self._store is not None:
             self._store.close()
-        return self._error
+        self._driver.await_logins(patience_s)
 
     def _drive(self, broker: Broker, store: Store) -> Driver:
         return Driver(
@@ -182,9 +188,8 @@ class Service:
         worker: Worker[tuple[Store, Broker] | None] = Worker("holdfast-recovery", self._loop)
         try:
             await self._on(worker, self._take_leftovers())
-            # Two brokers in memory may be one too many; here, as it may end handles.
-            gc.unfreeze()
-            gc.collect()
+            if self._make_room is not None:
+                self._make_room()  # here, as it may end handles
             opened = await self._open_until_it_works(worker, failure)
         except Exception as error:
             self.end(error)
@@ -243,7 +248,7 @@ class Service:
         assert self._reopen is not None
         store = self._reopen(failure)
         try:
-            return store, self._make_broker(store, now_ms)
+            return store, self._load(store, now_ms)
         except BaseException:
             store.close()
             raise

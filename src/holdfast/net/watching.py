@@ -57,6 +57,11 @@ class Watcher:
         self._stat = stat
         self._parts = [_Watched(part, self._stamps(part)) for part in parts]
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether there is anything to look at."""
+        return bool(self._parts)
+
     def look(self, *, is_forced: bool = False) -> bool:
         """Read what has changed, or everything: True if something is other than before."""
         has_changed = self._asked_for_news()
@@ -124,6 +129,7 @@ class Reloader:
         self._timer: asyncio.TimerHandle | None = None
         self._is_looking = False
         self._is_wanted = False  # a forced look, after the one under way
+        self._is_stopped = False
         self._await_next()
 
     def reload(self) -> None:
@@ -134,9 +140,14 @@ class Reloader:
 
     def stop(self) -> None:
         """Look no more, without waiting for a look under way."""
+        self._is_stopped = True
         if self._timer is not None:
             self._timer.cancel()
         self._worker.leave()
+
+    def await_thread(self, patience_s: float) -> None:
+        """Once it is stopped, wait so long for a look under way; from any thread."""
+        self._worker.join(patience_s)
 
     def _await_next(self) -> None:
         self._timer = self._loop.call_later(LOOK_INTERVAL_S, self._look)
@@ -150,6 +161,8 @@ class Reloader:
 
     def _looked(self, has_changed: bool | None, error: BaseException | None) -> None:
         self._is_looking = False
+        if self._is_stopped:
+            return
         if error is not None:
             _log.failure("the look for changed files failed", error)
         if has_changed:
