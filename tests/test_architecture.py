@@ -29,7 +29,7 @@ _SERVER_SIDE: Final = _EDGE | {
     "build_info",
 }
 ARROWS: Final[dict[str, set[str]]] = {
-    "root": {"client", "errors", "message"},
+    "root": {"client", "embedded", "errors", "message"},
     "errors": set(),
     "message": {"errors"},
     "protocol": {"errors", "message"},
@@ -40,12 +40,14 @@ ARROWS: Final[dict[str, set[str]]] = {
     "config": {"errors", "root"},
     "logs": set(),
     "worker": set(),
+    "loop_thread": set(),
     "build_info": {"protocol", "root"},
     "net": _EDGE | {"protocol", "broker", "store", "auth", "worker"},
     "auth": _EDGE | {"protocol", "broker"},
     "admin": _EDGE | {"protocol", "broker", "store", "auth", "build_info"},
     "assembly": _SERVER_SIDE,
     "server": _SERVER_SIDE | {"assembly"},
+    "embedded": _SERVER_SIDE | {"assembly", "loop_thread", "worker"},
     "cli": _SERVER_SIDE | {"server", "client"},
 }
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from holdfast.client.options import OutboxLimits, Reconnect, Will
     from holdfast.client.receipt import Receipt
     from holdfast.client.subscription import Stream, Subscription
+    from holdfast.embedded import Server, SyncServer
 
 __version__ = "0.1.0"
 
@@ -39,8 +40,10 @@ _LAZY: Final = {
     "Receipt": "holdfast.client.receipt",
     "ReceivedMessage": "holdfast.client.incoming",
     "Reconnect": "holdfast.client.options",
+    "Server": "holdfast.embedded",
     "Stream": "holdfast.client.subscription",
     "Subscription": "holdfast.client.subscription",
+    "SyncServer": "holdfast.embedded",
     "Will": "holdfast.client.options",
 }
 
@@ -58,6 +61,7 @@ __all__ = [
     "ReceivedMessage",
     "Reconnect",
     "Refused",
+    "Server",
     "StoreCorrupt",
     "StoreError",
     "StoreFull",
@@ -65,6 +69,7 @@ __all__ = [
     "StoreTooNew",
     "Stream",
     "Subscription",
+    "SyncServer",
     "UsageError",
     "Will",
     "__version__",
