@@ -29,6 +29,7 @@ from bench.endpoints import (
 from bench.flow import HANDSHAKE_TIMEOUT_S, HOST, STALL_TIMEOUT_S, read_packet
 from bench.wire import MQTT_5, Ring
 
+SUBSCRIPTION_IDENTIFIER: Final = 0x0B
 POLL_TIMEOUT_S: Final = 1.0
 STDIN: Final = 0
 
@@ -62,7 +63,8 @@ def main(arguments: list[str]) -> int:
         sock.settimeout(HANDSHAKE_TIMEOUT_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            ring = ring_of(qos, shake_hands(sock, is_subscriber=role == "give"))
+            version, identifier = shake_hands(sock, is_subscriber=role == "give")
+            ring = ring_of(qos, version, identifier)
             poller = select.epoll()
             peer = (
                 Giving(sock, poller, ring, window) if role == "give" else Taking(sock, poller, ring)
@@ -74,16 +76,25 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def shake_hands(sock: socket.socket, *, is_subscriber: bool) -> int:
-    """Answer CONNECT, and SUBSCRIBE with its one filter; the version that the client speaks."""
+def shake_hands(sock: socket.socket, *, is_subscriber: bool) -> tuple[int, bytes]:
+    """Answer CONNECT, and SUBSCRIBE with its one filter.
+
+    Returned are the version that the client speaks, and the Subscription Identifier that it gave,
+    as the property that every message for it has to carry.
+    """
     version = read_packet(sock, 0x10)[6]
     properties = b"\0" if version == MQTT_5 else b""
     sock.sendall(bytes((0x20, 2 + len(properties), 0, 0)) + properties)
+    identifier = b""
     if is_subscriber:
         body = read_packet(sock, 0x82)
+        if version == MQTT_5 and body[2] > 0:
+            identifier = body[3 : 3 + body[2]]
+            if identifier[0] != SUBSCRIPTION_IDENTIFIER or len(identifier) != 2:
+                raise Misbehaved(f"expected a small Subscription Identifier, got {identifier!r}")
         granted = body[-1] & 0x03
         sock.sendall(bytes((0x90, 3 + len(properties))) + body[:2] + properties + bytes((granted,)))
-    return version
+    return version, identifier
 
 
 class Peer:

@@ -313,8 +313,9 @@ class Holdfast(AsyncProgram):
     """Holdfast's own client, in MQTT 5.0, its default."""
 
     async def open_async(self) -> None:
-        holdfast: Any = importlib.import_module("holdfast")
-        client = holdfast.Client(
+        from holdfast import Client
+
+        client = Client(
             f"mqtt://{HOST}:{self.task.port}", client_id="bench", outbox=self.task.outbox
         )
         self._client = await client.__aenter__()

@@ -25,6 +25,6 @@ class Task:
     outbox: str | None = None
 
 
-def ring_of(qos: int, version: int) -> Ring:
+def ring_of(qos: int, version: int, properties: bytes = b"") -> Ring:
     """The packets that go either way."""
-    return make_ring([TOPIC], qos=qos, version=version, count=RING_COUNT)
+    return make_ring([TOPIC], qos=qos, version=version, count=RING_COUNT, properties=properties)
