@@ -9,19 +9,18 @@ import hashlib
 import itertools
 import random
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar, final
 
 import apsw
 import pytest
 
 from holdfast.disk import folder as disk_folder
 from holdfast.errors import StoreError
-from holdfast.store import sqlite_upkeep
-from holdfast.store.sqlite import FILE_NAME, SqliteStore, open_store
 from tests.store.power_vfs import (
     Disk,
     Event,
@@ -31,29 +30,32 @@ from tests.store.power_vfs import (
     left_by_a_cut,
     whole_files,
 )
-from tests.store.power_workload import (
-    Expected,
-    Script,
-    State,
-    after,
-    agree,
-    model_of,
-    observe,
-)
 
-# Of the store's upkeep, so that there is much of it.
-LIMITS: Final = {
-    "UPKEEP_FRAMES": 20,
-    "CHECKPOINT_FRAMES": 30,
-    "RESTART_FRAMES": 90,
-    "WAL_BYTES_MAX": 60_000,
-    "VACUUM_ABOVE_BYTES": 0,
-}
 # A mode beside those of the disk: the process ends, and the cache stays. The seed is 0, or the
 # count of the flush that fails after the next start.
 KILLED: Final = "killed"
 
 _vfs_numbers = itertools.count(1)
+
+
+class Closable(Protocol):
+    """What works on the files: a store, or an outbox file."""
+
+    def close(self) -> None:
+        """Close them."""
+
+
+class Digested(Protocol):
+    """All that it shows at one moment; ``str`` tells it to a person."""
+
+    @property
+    def digest(self) -> str:
+        """The same for the same content alone."""
+
+
+Opened = TypeVar("Opened", bound=Closable)
+Model = TypeVar("Model")
+Shown = TypeVar("Shown", bound=Digested)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +70,86 @@ class Cut:
         return f"{self.at} {self.mode} {self.seed}"
 
 
+@final
+class Call(Generic[Opened, Model]):
+    """One call, and what it does to the model.
+
+    ``is_promise``: when it has returned, no power cut may undo it. After one of the name "reopen",
+    which closes, the machine opens again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Opened], object],
+        foresee: Callable[[Model], None],
+        *,
+        is_promise: bool,
+    ) -> None:
+        self.name = name
+        self.run = run
+        self.foresee = foresee
+        self.is_promise = is_promise
+
+
+class Subject(ABC, Generic[Opened, Model, Shown]):
+    """What the machine works with: how it is opened, what it shows, and its model."""
+
+    file_name: str  # of the SQLite file
+    test_file: str  # that plays a case again
+
+    @abstractmethod
+    def patch(self, patch: pytest.MonkeyPatch) -> None:
+        """Set limits so that there is much upkeep."""
+
+    @abstractmethod
+    def open(self, folder: Path, vfs: str | None) -> Opened:
+        """Open the files in a folder; what then happens is always the same."""
+
+    @abstractmethod
+    def observe(self, opened: Opened) -> Shown:
+        """What it shows."""
+
+    @abstractmethod
+    def new_model(self) -> Model:
+        """The model of one that holds nothing."""
+
+    @abstractmethod
+    def model_of(self, shown: Shown) -> Model:
+        """A model that goes on from there."""
+
+    @abstractmethod
+    def shown_by(self, model: Model) -> Shown:
+        """What a model shows."""
+
+    @abstractmethod
+    def agree(self, model: Model, shown: Shown) -> None:
+        """Raise AssertionError if the model does not allow this."""
+
+    @abstractmethod
+    def after(self, model: Model) -> "Iterator[Call[Opened, Model]]":
+        """What shows that all works on after a power cut."""
+
+
 @dataclass(slots=True)
-class Step:
-    """One call, or the opening, and what the store showed after it."""
+class Step(Generic[Shown]):
+    """One call, or the opening, and what was shown after it."""
 
     name: str
     start: int  # events that came before
     stop: int
-    shown: State | None  # None if it failed
+    shown: Shown | None  # None if it failed
     is_promise: bool
 
 
 @dataclass(slots=True)
-class Record:
-    """A run: where it began, what happened on the disk, and what the store showed."""
+class Record(Generic[Shown]):
+    """A run: where it began, what happened on the disk, and what was shown."""
 
     start: Disk
-    before: dict[str, State]  # what may be found until the store is open
+    before: dict[str, Shown]  # what may be found until it is open
     events: list[Event] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[Step[Shown]] = field(default_factory=list)
 
     def disk(self, at: int) -> Disk:
         """The disk after so many events."""
@@ -95,8 +158,8 @@ class Record:
             disk.apply(event)
         return disk
 
-    def allowed(self, at: int) -> dict[str, State]:
-        """What a store may show after an end at this point, by digest.
+    def allowed(self, at: int) -> dict[str, Shown]:
+        """What may be shown after an end at this point, by digest.
 
         From what was promised last up to what is done, and what is under way.
         """
@@ -120,15 +183,22 @@ class Record:
         return f"{event}, {during}"
 
 
-class Machine:
+class Machine(Generic[Opened, Model, Shown]):
     """Works in a folder of its own and keeps what it found for each content of the files."""
 
-    def __init__(self, folder: Path, starts: Callable[[str], "Start"], thorough: int = 3) -> None:
+    def __init__(
+        self,
+        subject: Subject[Opened, Model, Shown],
+        folder: Path,
+        starts: Callable[[str], "Start[Opened, Model, Shown]"],
+        thorough: int = 3,
+    ) -> None:
         """Of the different contents one in ``thorough`` is worked on with, not only looked at."""
+        self.subject: Final = subject
         self._folder = folder
         self._starts = starts
         self._thorough = thorough
-        self._found: dict[bytes, State] = {}  # by the files' content
+        self._found: dict[bytes, Shown] = {}  # by the files' content
         self.cuts = 0
 
     @property
@@ -136,7 +206,7 @@ class Machine:
         """How many different contents of the files were opened."""
         return len(self._found)
 
-    def begin(self, name: str) -> Record:
+    def begin(self, name: str) -> Record[Shown]:
         """Do what the cases of this name begin with."""
         try:
             return self._starts(name).record(self)
@@ -146,73 +216,79 @@ class Machine:
     def record(
         self,
         start: Disk,
-        script: Script,
-        before: dict[str, State],
+        script: Callable[[Model], Iterator[Call[Opened, Model]]],
+        before: dict[str, Shown],
         lie: Lie | None = None,
         reached: int | None = None,
-    ) -> Record:
+    ) -> Record[Shown]:
         """Open a store on this disk and do what the script says.
 
         A call that fails ends it: nothing more may be committed, and either of the states before
         and after it may be found.
         """
-        made = Record(start, before)
+        made: Record[Shown] = Record(start, before)
         folder = self._write(start.cached())
         vfs = PowerVfs(f"power {next(_vfs_numbers)}", folder, start)
         vfs.lie, vfs.reached = lie, reached
         made.events = vfs.events
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in LIMITS.items():
-                patch.setattr(sqlite_upkeep, name, value)
+            self.subject.patch(patch)
             patch.setattr(disk_folder, "sync_folder", vfs.folder_synced)
             self._run(made, vfs, folder, script)
         vfs.unregister()
         shutil.rmtree(folder)
         return made
 
-    def _run(self, made: Record, vfs: PowerVfs, folder: Path, script: Script) -> None:
+    def _run(
+        self,
+        made: Record[Shown],
+        vfs: PowerVfs,
+        folder: Path,
+        script: Callable[[Model], Iterator[Call[Opened, Model]]],
+    ) -> None:
+        subject = self.subject
         events = vfs.events
         try:
-            store = open_store(folder, vfs.name, _stopped)
+            opened = subject.open(folder, vfs.name)
         except StoreError:
             assert vfs.lie is not None  # nothing else is wrong
             made.steps.append(Step("opening", 0, len(events), None, is_promise=False))
             return
-        shown = observe(store)
+        shown = subject.observe(opened)
         made.steps.append(Step("opening", 0, len(events), shown, is_promise=True))
-        model = model_of(shown)
+        model = subject.model_of(shown)
         for call in script(model):
             first = len(events)
             try:
-                call.run(store)
+                call.run(opened)
                 if call.name == "reopen":
-                    store = open_store(folder, vfs.name, _stopped)
+                    opened = subject.open(folder, vfs.name)
             except StoreError:
                 assert vfs.lie is not None
-                _must_refuse(store, model, events)
-                failed = model_of(shown)
+                self._must_refuse(opened, model, events)
+                failed = subject.model_of(shown)
                 if call.is_promise and len(events) > first:
                     call.foresee(failed)
-                shown = State(failed.snapshot(), failed.entries)
+                shown = subject.shown_by(failed)
                 name = f"{call.name}, which failed"
                 made.steps.append(Step(name, first, len(events), shown, is_promise=False))
-                store.close()
+                opened.close()
                 return
             call.foresee(model)
-            shown = observe(store)
-            agree(model, shown)
+            shown = subject.observe(opened)
+            subject.agree(model, shown)
             is_promise = call.is_promise and len(events) > first
             made.steps.append(Step(call.name, first, len(events), shown, is_promise))
         first = len(events)
-        store.close()
+        opened.close()
         made.steps.append(Step("close", first, len(events), shown, vfs.lie is None))
 
-    def cut(self, made: Record, cut: Cut) -> Disk:
+    def cut(self, made: Record[Shown], cut: Cut) -> Disk:
         """The disk that the next start finds."""
         disk = made.disk(cut.at)
         return disk if cut.mode == KILLED else Disk(left_by_a_cut(disk, cut.mode, cut.seed))
 
-    def check(self, case: str, made: Record, cut: Cut, images: Images) -> State:
+    def check(self, case: str, made: Record[Shown], cut: Cut, images: Images) -> Shown:
         """Open what is left by a cut; it must show what is allowed, and work on."""
         self.cuts += 1
         try:
@@ -223,10 +299,10 @@ class Machine:
     def failure(self, case: str, what: str) -> AssertionError:
         return AssertionError(
             f"{what}\n  again: HOLDFAST_POWER_CASE={case!r} pytest -k plays_again"
-            " tests/store/test_power_cuts.py"
+            f" {self.subject.test_file}"
         )
 
-    def _judge(self, images: Images, allowed: dict[str, State]) -> State:
+    def _judge(self, images: Images, allowed: dict[str, Shown]) -> Shown:
         hashed = hashlib.blake2b(digest_size=16)
         for name, content in sorted(images.items()):
             hashed.update(b"%s %d " % (name.encode(), len(content)))
@@ -240,31 +316,44 @@ class Machine:
             raise AssertionError(f"found {found}\n  expected {expected}\n")
         return found
 
-    def _open(self, images: Images) -> State:
-        """What a store on these files shows; it must work on, and show that after another start."""
+    def _open(self, images: Images) -> Shown:
+        """What is shown from these files; it must work on, and show that after another start."""
         folder = self._write(images)
-        store = open_store(folder)
+        opened = self.subject.open(folder, None)
         try:
-            found = observe(store)
-            with closing(apsw.Connection(str(folder / FILE_NAME))) as connection:
+            found = self.subject.observe(opened)
+            path = folder / self.subject.file_name
+            with closing(apsw.Connection(str(path))) as connection:
                 assert connection.pragma("integrity_check") == "ok"
             if self.different % self._thorough == 0:
-                store = self._work_on(store, folder, found)
+                opened = self._work_on(opened, folder, found)
         finally:
-            store.close()
+            opened.close()
         shutil.rmtree(folder)
         return found
 
-    def _work_on(self, store: SqliteStore, folder: Path, found: State) -> SqliteStore:
-        model = model_of(found)
-        for call in after(model):
-            call.run(store)
+    def _work_on(self, opened: Opened, folder: Path, found: Shown) -> Opened:
+        subject = self.subject
+        model = subject.model_of(found)
+        for call in subject.after(model):
+            call.run(opened)
             call.foresee(model)
-        agree(model, observe(store))
-        store.close()
-        reopened = open_store(folder)
-        agree(model, observe(reopened))
+        subject.agree(model, subject.observe(opened))
+        opened.close()
+        reopened = subject.open(folder, None)
+        subject.agree(model, subject.observe(reopened))
         return reopened
+
+    def _must_refuse(self, opened: Opened, model: Model, events: list[Event]) -> None:
+        """After a failure nothing more may be committed, nor written."""
+        written = len(events)
+        for call in self.subject.after(model):
+            try:
+                call.run(opened)
+            except StoreError:
+                continue
+            raise AssertionError(f"{call.name} was accepted after a failure")
+        assert len(events) == written, "something was written after a failure"
 
     def _write(self, images: Images) -> Path:
         folder = self._folder / f"{next(_vfs_numbers)}"
@@ -273,7 +362,9 @@ class Machine:
             (folder / name).write_bytes(content)
         return folder
 
-    def _cuts_of(self, made: Record, points: list[int], seeds: int) -> Iterator[tuple[Cut, Images]]:
+    def _cuts_of(
+        self, made: Record[Shown], points: list[int], seeds: int
+    ) -> Iterator[tuple[Cut, Images]]:
         """At each of these points the cuts of all modes, with so many seeds each."""
         disk = made.start.copy()
         applied = 0
@@ -294,7 +385,7 @@ class Machine:
     def try_all(
         self,
         case: str,
-        made: Record,
+        made: Record[Shown],
         points: list[int],
         seeds: int,
         again: int,
@@ -308,7 +399,7 @@ class Machine:
                 self.cut_again(f"{case} / {cut}", made, cut, rng)
 
     def cut_again(
-        self, case: str, made: Record, cut: Cut, rng: random.Random, points_max: int = 25
+        self, case: str, made: Record[Shown], cut: Cut, rng: random.Random, points_max: int = 25
     ) -> None:
         """Start on what a cut left, and cut again: during the start, and afterwards."""
         try:
@@ -325,12 +416,12 @@ class Machine:
         chosen = sorted(rng.sample(points, min(points_max, len(points))))
         self.try_all(case, following, chosen, 1, 0, rng)
 
-    def _following(self, made: Record, cut: Cut) -> Record:
+    def _following(self, made: Record[Shown], cut: Cut) -> Record[Shown]:
         """What happens after a cut."""
         lie: Lie | None = None
         if cut.mode == KILLED and cut.seed > 0:
             lie = flush(cut.seed - 1)
-        return self.record(self.cut(made, cut), after, made.allowed(cut.at), lie)
+        return self.record(self.cut(made, cut), self.subject.after, made.allowed(cut.at), lie)
 
     def play(self, case: str) -> None:
         """Do a case again."""
@@ -347,41 +438,25 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class Start(Generic[Opened, Model, Shown]):
     """How a case begins."""
 
-    script: Script
+    script: Callable[[Model], Iterator[Call[Opened, Model]]]
     images: Images | None = None
-    expected: State | None = None  # what its files hold; None: nothing
+    expected: Shown | None = None  # what its files hold; None: nothing
     lie: Lie | None = None
     reached: int | None = None
 
-    def record(self, machine: Machine) -> Record:
-        model = Expected()
-        empty = State(model.snapshot(), [])
-        shown = self.expected if self.expected is not None else empty
+    def record(self, machine: Machine[Opened, Model, Shown]) -> Record[Shown]:
+        subject = machine.subject
+        shown = self.expected
+        if shown is None:
+            shown = subject.shown_by(subject.new_model())
         return machine.record(
             Disk(self.images), self.script, {shown.digest: shown}, self.lie, self.reached
         )
 
 
-def _stopped() -> int:
-    """A clock by which each step of upkeep takes no time: what it does is always the same."""
-    return 0
-
-
 def flush(number: int) -> Lie:
     """Has the flush fail that comes after so many others."""
     return lambda _name, before: before == number
-
-
-def _must_refuse(store: SqliteStore, model: Expected, events: list[Event]) -> None:
-    """After a failure nothing more may be committed, nor written."""
-    written = len(events)
-    for call in after(model):
-        try:
-            call.run(store)
-        except StoreError:
-            continue
-        raise AssertionError(f"{call.name} was accepted after a failure")
-    assert len(events) == written, "something was written after a failure"

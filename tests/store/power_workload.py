@@ -7,9 +7,13 @@ forward. To have the machine try something new, add a call to ``short`` and ``lo
 import hashlib
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final, final
 
+import pytest
+
 from holdfast.message import Message, Properties
+from holdfast.store import sqlite_upkeep
 from holdfast.store.interface import Store
 from holdfast.store.records import (
     OPEN,
@@ -29,6 +33,9 @@ from holdfast.store.records import (
     TopicCut,
     pack_gaps,
 )
+from holdfast.store.sqlite import FILE_NAME, SqliteStore, open_store
+from tests.store.power_machine import Call as AnyCall
+from tests.store.power_machine import Subject
 from tests.store.support import (
     ODD_TOPICS,
     PLENTY,
@@ -45,6 +52,14 @@ from tests.store.support import (
     subscription,
 )
 
+# Of the store's upkeep, so that there is much of it.
+LIMITS: Final = {
+    "UPKEEP_FRAMES": 20,
+    "CHECKPOINT_FRAMES": 30,
+    "RESTART_FRAMES": 90,
+    "WAL_BYTES_MAX": 60_000,
+    "VACUUM_ABOVE_BYTES": 0,
+}
 TOPICS: Final = [*ODD_TOPICS[:-1], *(f"dev/{number}" for number in range(30))]
 SIZES: Final = [0, 1, 20, 300, 3000, 9000]  # bytes of payload; some take several pages
 # What records of, in a batch and in a snapshot; compiled objects have no ``__dict__``.
@@ -77,27 +92,7 @@ def _names(cut: TopicCut, entry: LogEntry) -> bool:
     )
 
 
-@final
-class Call:
-    """One call of the store, and what it does to the model.
-
-    ``is_promise``: when it has returned, no power cut may undo it.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        run: Callable[[Store], object],
-        foresee: Callable[[Expected], None],
-        *,
-        is_promise: bool,
-    ) -> None:
-        self.name = name
-        self.run = run
-        self.foresee = foresee
-        self.is_promise = is_promise
-
-
+Call = AnyCall[SqliteStore, Expected]
 Script = Callable[[Expected], Iterator[Call]]
 
 
@@ -416,3 +411,37 @@ def _entries(
         LogEntry(lsn + index, message(topic, b"%d" % (lsn + index) + bytes(size)), target)
         for index, topic in enumerate(topics)
     ]
+
+
+@final
+class StoreSubject(Subject[SqliteStore, Expected, State]):
+    """The broker's store."""
+
+    file_name = FILE_NAME
+    test_file = "tests/store/test_power_cuts.py"
+
+    def patch(self, patch: pytest.MonkeyPatch) -> None:
+        for name, value in LIMITS.items():
+            patch.setattr(sqlite_upkeep, name, value)
+
+    def open(self, folder: Path, vfs: str | None) -> SqliteStore:
+        # By a clock that stands each step of upkeep takes no time: what it does is always the same.
+        return open_store(folder, vfs, lambda: 0)
+
+    def observe(self, opened: SqliteStore) -> State:
+        return observe(opened)
+
+    def new_model(self) -> Expected:
+        return Expected()
+
+    def model_of(self, shown: State) -> Expected:
+        return model_of(shown)
+
+    def shown_by(self, model: Expected) -> State:
+        return State(model.snapshot(), model.entries)
+
+    def agree(self, model: Expected, shown: State) -> None:
+        agree(model, shown)
+
+    def after(self, model: Expected) -> Iterator[Call]:
+        return after(model)

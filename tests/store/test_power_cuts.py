@@ -29,7 +29,7 @@ from holdfast.store.sqlite_upkeep import Upkeep
 from holdfast.store.sqlite_writer import BatchWriter
 from tests.store.power_machine import KILLED, Cut, Machine, Start, flush
 from tests.store.power_vfs import Images
-from tests.store.power_workload import State, after, long, observe, short
+from tests.store.power_workload import Expected, State, StoreSubject, after, long, observe, short
 
 SEEDS: Final = int(os.environ.get("HOLDFAST_POWER_SEEDS", "3"))
 FIRST: Final = int(os.environ.get("HOLDFAST_POWER_FIRST", "1"))
@@ -44,6 +44,8 @@ KNOWN: Final = [
     # The log's pages lost, carried over into the file all the same, and the power cut then.
     "lie 7 none / 60 killed 0 / 28 whole 1",
 ]
+StoreMachine = Machine[SqliteStore, Expected, State]
+
 MEMORY: Final = Path("/dev/shm")  # files in memory, where there is such a folder
 
 
@@ -55,11 +57,11 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def machine(folder: Path) -> Machine:
-    return Machine(folder, start_of, thorough=1 if IS_LONG or CASE else 5)
+def machine(folder: Path) -> StoreMachine:
+    return Machine(StoreSubject(), folder, start_of, thorough=1 if IS_LONG or CASE else 5)
 
 
-def start_of(name: str) -> Start:
+def start_of(name: str) -> Start[SqliteStore, Expected, State]:
     """How the cases of this name begin."""
     match name.split():
         case ["short"]:
@@ -102,7 +104,7 @@ def _older_store(number: int, *, is_killed: bool) -> tuple[Images, State]:
 
 
 def at_every_event(
-    machine: Machine,
+    machine: StoreMachine,
     name: str,
     seeds: int,
     again: int,
@@ -126,19 +128,19 @@ def sampled(rng: random.Random, count: int, most: int) -> list[int]:
 
 
 @pytest.mark.parametrize("case", [CASE] if CASE else KNOWN)
-def test_a_case_plays_again(machine: Machine, case: str) -> None:
+def test_a_case_plays_again(machine: StoreMachine, case: str) -> None:
     machine.play(case)
 
 
 @pytest.mark.spec("MQTT5-4.1.0-1")
-def test_a_power_cut_at_every_write_and_flush(machine: Machine) -> None:
+def test_a_power_cut_at_every_write_and_flush(machine: StoreMachine) -> None:
     at_every_event(machine, "short", seeds=8 if IS_LONG else 1, again=100 if IS_LONG else 200)
     assert machine.cuts > 1000
     assert machine.different > 500
 
 
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + SEEDS))
-def test_power_cuts_in_a_long_workload(machine: Machine, seed: int) -> None:
+def test_power_cuts_in_a_long_workload(machine: StoreMachine, seed: int) -> None:
     name = f"long {seed}"
     made = machine.begin(name)
     rng = random.Random(seed)
@@ -148,11 +150,11 @@ def test_power_cuts_in_a_long_workload(machine: Machine, seed: int) -> None:
 
 @pytest.mark.parametrize("killed", ["", " killed"])
 @pytest.mark.parametrize("number", range(1, schema.FORMAT))
-def test_a_power_cut_during_the_migration(machine: Machine, number: int, killed: str) -> None:
+def test_a_power_cut_during_the_migration(machine: StoreMachine, number: int, killed: str) -> None:
     at_every_event(machine, f"format {number}{killed}", 1, 60, is_opening_only=not IS_LONG)
 
 
-def test_a_power_cut_after_a_kill(machine: Machine) -> None:
+def test_a_power_cut_after_a_kill(machine: StoreMachine) -> None:
     """What was written and not flushed is found by the next start, and must stay from then on."""
     made = machine.begin("short")
     rng = random.Random("killed")
@@ -162,7 +164,9 @@ def test_a_power_cut_after_a_kill(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("reached", ["none", "1"])
-def test_a_flush_that_fails_loses_nothing_that_was_promised(machine: Machine, reached: str) -> None:
+def test_a_flush_that_fails_loses_nothing_that_was_promised(
+    machine: StoreMachine, reached: str
+) -> None:
     """The pages are gone, but the system's cache shows them, and the next flush succeeds."""
     flushes = sum(event.kind == "sync" for event in machine.begin("short").events)
     rng = random.Random(f"lie {reached}")
@@ -299,7 +303,7 @@ def _commits_after_a_failure(patch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_machine_finds(
-    machine: Machine,
+    machine: StoreMachine,
     monkeypatch: pytest.MonkeyPatch,
     plant: Callable[[pytest.MonkeyPatch], None],
     name: str,
@@ -312,7 +316,7 @@ def test_the_machine_finds(
     print(found.value)  # -s shows where
 
 
-def find(machine: Machine, name: str, first: str) -> None:
+def find(machine: StoreMachine, name: str, first: str) -> None:
     """Cut from this call on; or, if a flush fails, wherever one may after the next start."""
     if name == "short":
         at_every_event(machine, name, seeds=1, again=0, first=first)
