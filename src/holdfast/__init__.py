@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from holdfast.client.options import OutboxLimits, Reconnect, Will
     from holdfast.client.receipt import Receipt
     from holdfast.client.subscription import Stream, Subscription
+    from holdfast.client.tls import TlsOptions
     from holdfast.embedded import Server, SyncServer
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ _LAZY: Final = {
     "Stream": "holdfast.client.subscription",
     "Subscription": "holdfast.client.subscription",
     "SyncServer": "holdfast.embedded",
+    "TlsOptions": "holdfast.client.tls",
     "Will": "holdfast.client.options",
 }
 
@@ -70,6 +72,7 @@ __all__ = [
     "Stream",
     "Subscription",
     "SyncServer",
+    "TlsOptions",
     "UsageError",
     "Will",
     "__version__",

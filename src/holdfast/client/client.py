@@ -28,6 +28,7 @@ from holdfast.client.receipt import Receipt
 from holdfast.client.records import SetSession
 from holdfast.client.requests import Requests
 from holdfast.client.subscription import Stream, Streams, Subscription
+from holdfast.client.tls import TlsOptions
 from holdfast.client.url import Target, parse_url
 from holdfast.errors import (
     ConnectionLost,
@@ -109,7 +110,7 @@ class Client:
         user_name: str | None = None,
         password: str | bytes | None = None,
         will: Will | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: TlsOptions | ssl.SSLContext | None = None,
         receive_maximum: int = 1000,
         maximum_packet_size: int | None = None,
         topic_alias_maximum: int = 0,

@@ -9,6 +9,7 @@ from typing import Final, cast
 from holdfast.client.connection import CONNECTED, ClientConnection
 from holdfast.client.engine import Engine
 from holdfast.client.options import Reconnect
+from holdfast.client.tls import TlsOptions, tls_context
 from holdfast.client.transports import open_transport
 from holdfast.client.url import Target
 from holdfast.errors import ConnectionLost, HoldfastError, ProtocolError, Refused
@@ -97,7 +98,7 @@ class Link:
         self,
         *,
         target: Target,
-        tls: ssl.SSLContext | None,
+        tls: TlsOptions | ssl.SSLContext | None,
         make_connect: Callable[[], Connect],
         make_connection: Callable[[int, Connect], ClientConnection],
         opened: Callable[[Connack], None],
@@ -111,7 +112,8 @@ class Link:
         self.is_connected = False
         self.error: HoldfastError | None = None  # of the last connection, or of the try
         self.stopped: asyncio.Future[HoldfastError] = self.loop.create_future()
-        self._tls = tls
+        self._tls = None if tls is None else tls_context(tls)
+        self._server_name = tls.server_name if isinstance(tls, TlsOptions) else ""
         self._make_connect = make_connect
         self._make_connection = make_connection
         self._opened = opened
@@ -177,6 +179,8 @@ class Link:
             try:
                 await self._connect_once()
             except HoldfastError as error:
+                if self._is_closing:
+                    return  # we have hung up ourselves: nothing is lost
                 self._over(error)
                 if _is_final(error):
                     self._stop(error)
@@ -195,6 +199,7 @@ class Link:
             self.target,
             lambda: LinkProtocol(engine),
             tls=self._tls,
+            server_name=self._server_name,
             timeout_s=self._connect_timeout_s,
         )
         assert isinstance(made, LinkProtocol)
