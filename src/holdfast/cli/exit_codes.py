@@ -14,6 +14,10 @@ class ExitCode(IntEnum):
     LISTEN = 3  # an address is in use or cannot be bound
     STORE = 4  # the store or its folder cannot be used
     DAMAGE = 5  # a tool found damage in what it read
+    CONNECTION = 6  # a client could not reach the server, or lost it for good
+    REFUSED = 7  # the server refused a client, a message or a subscription
+    KEPT = 8  # not all is acknowledged, and the rest is in the outbox file, for the next run
+    TIMED_OUT = 27  # the time given by -W was over; the number is that of Mosquitto's clients
 
 
 def one_line(error: Exception) -> str:
