@@ -620,7 +620,8 @@ class Client:
         _log.info(f"not connected: {error}")
         if self._on_disconnect is not None:
             self._on_disconnect(self, error)
-        if self._the_link.stopped.done():
+        if self._the_link.stopped_by is not None:
+            self._engine.give_up(error)
             for stream in self._streams.all():
                 stream.end(error)
 

@@ -20,7 +20,7 @@ from holdfast.client.receipt import Receipt
 from holdfast.client.receiving import Receiving
 from holdfast.client.records import LoadedOutbox, Record
 from holdfast.client.sending import Sending
-from holdfast.errors import ConnectionLost, LimitExceeded, ProtocolError, StoreError
+from holdfast.errors import ConnectionLost, HoldfastError, LimitExceeded, ProtocolError, StoreError
 from holdfast.logs import get_logger
 from holdfast.protocol.properties import unpack_properties
 from holdfast.worker import Worker
@@ -74,7 +74,7 @@ class Engine:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
-        self.error: StoreError | None = None
+        self.error: HoldfastError | None = None  # what has ended it: nothing is promised any more
         self.changes = Changes()
         is_durable = store is not None
         self.sending = Sending(self.changes, is_durable, in_flight_max)
@@ -131,7 +131,10 @@ class Engine:
         for waiter in self._drained:
             _fail(waiter, ConnectionLost("the client was closed before all was sent"))
         self._drained.clear()
-        while self.error is None and (self._committing is not None or self.changes.records):
+        while not isinstance(self.error, StoreError) and (
+            self._committing is not None or self.changes.records
+        ):
+            self.error = None
             await self.durable()
         if self._lazy_timer is not None:
             self._lazy_timer.cancel()
@@ -175,6 +178,9 @@ class Engine:
     def room(self, entry: Outgoing) -> asyncio.Future[None]:
         """Done when the message was accepted, as soon as there is room, in order."""
         waiter: asyncio.Future[None] = self.loop.create_future()
+        if self.error is not None:
+            waiter.set_exception(self.error)
+            return waiter
         self._room.append((waiter, entry))
         return waiter
 
@@ -209,6 +215,9 @@ class Engine:
     def drained(self) -> asyncio.Future[None]:
         """Done when nothing is left in the outbox."""
         waiter: asyncio.Future[None] = self.loop.create_future()
+        if self.error is not None:
+            waiter.set_exception(self.error)
+            return waiter
         self._drained.append(waiter)
         self.check()
         return waiter
@@ -242,6 +251,19 @@ class Engine:
         waiter = self.loop.create_future()
         waiter.set_result(None)
         return waiter
+
+    def give_up(self, error: HoldfastError) -> None:
+        """Nothing is sent and promised any more: tell all who wait."""
+        self.error = error
+        waiters = [*self._next_commit, *self._drained, *(waiter for waiter, _ in self._room)]
+        self._next_commit = []
+        self._drained = []
+        self._room.clear()
+        for waiter in waiters:
+            _fail(waiter, error)
+        for entry in self.sending.unfinished():
+            if isinstance(entry.watcher, Receipt):
+                entry.watcher.finish(error)
 
     # --- what the link does
 
@@ -383,7 +405,7 @@ class Engine:
                 for waiter in waiters:
                     _wake(waiter)
             return
-        if self._committing is not None or self.error is not None:
+        if self._committing is not None or isinstance(self.error, StoreError):
             return
         if not changes.is_urgent:
             if changes.records and self._lazy_timer is None:
@@ -433,17 +455,9 @@ class Engine:
         """Nothing is promised any more: what the file holds is known only after it is read anew."""
         if not isinstance(error, StoreError):
             raise error
-        self.error = error
-        for waiter in [*waiters, *self._next_commit, *self._drained]:
+        for waiter in waiters:
             _fail(waiter, error)
-        self._next_commit = []
-        self._drained = []
-        for waiter, _ in self._room:
-            _fail(waiter, error)
-        self._room.clear()
-        for entry in self.sending.unfinished():
-            if isinstance(entry.watcher, Receipt):
-                entry.watcher.finish(error)
+        self.give_up(error)
         self._failed(error)
 
 

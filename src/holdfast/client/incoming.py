@@ -40,6 +40,10 @@ class ReceivedMessage:
         self.connection = 0  # the number of the connection that its acknowledgement is for
         self._acknowledge = acknowledge
 
+    def __repr__(self) -> str:
+        """Where it came and how large it is; not what is in it."""
+        return f"<ReceivedMessage of {self.topic!r}, QoS {self.qos}, {len(self.payload)} bytes>"
+
     def ack(self) -> Awaitable[None]:
         """Acknowledge it: with ``manual_ack``, once the application is done with it."""
         return self._acknowledge(self)

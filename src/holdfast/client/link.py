@@ -111,7 +111,7 @@ class Link:
         self.target = target
         self.is_connected = False
         self.error: HoldfastError | None = None  # of the last connection, or of the try
-        self.stopped: asyncio.Future[HoldfastError] = self.loop.create_future()
+        self.stopped_by: HoldfastError | None = None  # what has ended the link for good
         self._tls = None if tls is None else tls_context(tls)
         self._server_name = tls.server_name if isinstance(tls, TlsOptions) else ""
         self._make_connect = make_connect
@@ -143,6 +143,8 @@ class Link:
         """Wait for a connection. Raises what ended the link, if that happens first."""
         if self.is_connected:
             return
+        if self.stopped_by is not None:
+            raise self.stopped_by
         waiter: asyncio.Future[None] = self.loop.create_future()
         self._waiters.append(waiter)
         await waiter
@@ -181,10 +183,15 @@ class Link:
             except HoldfastError as error:
                 if self._is_closing:
                     return  # we have hung up ourselves: nothing is lost
-                self._over(error)
                 if _is_final(error):
                     self._stop(error)
                     return
+                self._over(error)
+            except Exception as defect:
+                # Whoever waits has to learn that nothing comes any more.
+                _log.failure("the client has stopped by a defect", defect)
+                self._stop(ConnectionLost(f"the client has stopped by a defect: {defect!r}"))
+                return
             if self.loop.time() - begun_s > GOOD_S:
                 delay_s = self._reconnect.delay_min_s
             if not self._is_closing:
@@ -247,6 +254,7 @@ class Link:
         raise ConnectionLost(f"{self.target}: the server closed the connection before CONNACK")
 
     def _over(self, error: HoldfastError) -> None:
+        """A connection has ended, or was not made; there will be another."""
         self.error = error
         first, self._first = self._first, None
         if first is not None:
@@ -256,13 +264,15 @@ class Link:
         self._ended(error)
 
     def _stop(self, error: HoldfastError) -> None:
+        """No connection is made any more."""
+        self.error = error
         self._is_closing = True
-        for waiter in self._waiters:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_exception(error)
-        self._waiters.clear()
-        if not self.stopped.done():
-            self.stopped.set_result(error)
+        self.stopped_by = error
+        self._ended(error)
 
     # --- packets of the connection itself
 

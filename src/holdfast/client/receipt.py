@@ -90,6 +90,8 @@ class Receipt:
     async def _end(self) -> "Receipt":
         entry = self._entry
         if entry.stage < DONE:
+            if self._engine.error is not None:
+                raise self._engine.error
             waiter: asyncio.Future[None] = self._engine.loop.create_future()
             if self._waiters is None:
                 self._waiters = []

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Final
 
 from holdfast.client.incoming import ACKNOWLEDGED, ReceivedMessage
-from holdfast.errors import HoldfastError, Refused
+from holdfast.errors import HoldfastError, Refused, UsageError
 from holdfast.logs import get_logger
 from holdfast.protocol.packets import SubscriptionRequest
 from holdfast.protocol.reason_codes import FAILURE, reason_name
@@ -62,6 +62,8 @@ class Stream:
                     raise self._error
                 if self._is_ended:
                     raise StopAsyncIteration
+                if self._waiter is not None:
+                    raise UsageError("another task waits for this stream: give each its own")
                 self._waiter = self._engine.loop.create_future()
                 try:
                     await self._waiter
