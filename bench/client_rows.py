@@ -24,8 +24,9 @@ WINDOW: Final = 1000  # messages in flight
 # What is best for these two. aiomqtt looks at every message under way for each that it publishes;
 # gmqtt tells only that nothing is under way any more, so a window ends with a pause.
 WINDOWS: Final = {"aiomqtt": 50, "gmqtt": 4000}
-WARMUP: Final = 2000  # messages, whose rate tells how many are measured
+WARMUP: Final = 2000  # messages, more and more until their rate tells how many are measured
 WARMUP_SERIAL: Final = 300
+WARMUP_SHARE: Final = 0.2  # of the time that is measured
 TIMEOUT_S: Final = 120.0
 BUSY: Final = 0.9  # below this share of its core a client waited for something
 IMPORT_MS_MAX: Final = 100
@@ -114,9 +115,11 @@ def measure(bench: Bench, flow: ClientFlow, kind: str) -> tuple[float, Detail]:
     outbox = str(folder / "outbox.db") if flow.is_durable and kind == HOLDFAST else None
     try:
         with connected(flow, kind, outbox, is_spinning=bench.options.spin) as ends:
-            warmup = WARMUP_SERIAL if flow.is_serial else WARMUP
-            rate = ends.run(warmup).rate
-            figures = ends.run(max(warmup, int(rate * bench.options.seconds)))
+            count = WARMUP_SERIAL if flow.is_serial else WARMUP
+            seconds = bench.options.seconds
+            while (warmup := ends.run(count)).seconds < seconds * WARMUP_SHARE:
+                count *= 4
+            figures = ends.run(max(count, int(warmup.rate * seconds)))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return figures.rate, asdict(figures)
