@@ -63,7 +63,7 @@ class OutboxModel:
         self.has_session = False
         self.next_seq = 1
         self.next_delivery_id = 1
-        self.outgoing: dict[int, tuple[object, ...] | None] = {}  # None: released
+        self.outgoing: dict[int, tuple[object, ...]] = {}  # of a released one when it was queued
         self.incoming: dict[int, tuple[int, bool]] = {}
 
     def commit(self, records: list[Record]) -> None:
@@ -76,7 +76,7 @@ class OutboxModel:
                 self.outgoing[record.seq] = content_of_message(record)
                 self.next_seq = max(self.next_seq, record.seq + 1)
             case ReleaseOutgoing():
-                self.outgoing[record.seq] = None
+                self.outgoing[record.seq] = (record.queued_at_ms,)
             case RemoveOutgoing():
                 self.outgoing.pop(record.seq, None)
             case HoldIncoming():
@@ -111,7 +111,7 @@ def model_of(loaded: LoadedOutbox) -> OutboxModel:
     for entry in loaded.outgoing:
         if entry.is_released:
             assert (entry.qos, entry.topic, entry.payload) == (2, "", b"")
-            model.outgoing[entry.seq] = None
+            model.outgoing[entry.seq] = (entry.queued_at_ms,)
         else:
             model.outgoing[entry.seq] = (
                 entry.topic,
@@ -152,7 +152,7 @@ def any_record(rng: random.Random, model: OutboxModel) -> Record:
                 rng.randrange(2**42),
             )
         case 4 if seqs:
-            return ReleaseOutgoing(rng.choice(seqs))
+            return ReleaseOutgoing(rng.choice(seqs), rng.randrange(2**42))
         case 5 | 6 | 7 if seqs:
             return RemoveOutgoing(rng.choice([seqs[0], rng.choice(seqs), model.next_seq]))
         case 8:

@@ -54,7 +54,7 @@ def what_it_holds() -> OutboxModel:
     model.next_seq = model.next_delivery_id = 9
     model.outgoing = {
         3: ("007", b"\x00gone\xff", 1, False, b"", 0, 2**41),
-        4: None,
+        4: (5,),
         6: ("a/é", b"42", 2, True, b"\x26\x00\x01k\x00\x01v", 2**42, 2**41 + 1),
     }
     model.incoming = {1: (4, True), 65_535: (7, False)}
@@ -291,7 +291,8 @@ class TestDamage:
             "UPDATE outgoing SET options = 5 WHERE seq = 50",
             "UPDATE outgoing SET crc = 0 WHERE seq = 50",
             "UPDATE released SET seq = 30 WHERE seq = 3",
-            "INSERT INTO released SELECT 50, crc FROM released WHERE seq = 3",
+            "UPDATE released SET queued_at_ms = 1 WHERE seq = 3",
+            "INSERT INTO released SELECT 50, 0, crc FROM released WHERE seq = 3",
             "UPDATE incoming SET is_handed = 1 WHERE packet_id = 5",
             "UPDATE session SET next_seq = 1",
             "UPDATE session SET client_id = 'c-2'",

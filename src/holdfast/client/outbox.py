@@ -59,7 +59,7 @@ _OUTGOING: Final = """
 SELECT seq, queued_at_ms, expires_at_ms, options, topic, properties, payload, crc
 FROM outgoing ORDER BY seq
 """
-_RELEASED: Final = "SELECT seq, crc FROM released ORDER BY seq"
+_RELEASED: Final = "SELECT seq, queued_at_ms, crc FROM released ORDER BY seq"
 _INCOMING: Final = "SELECT packet_id, delivery_id, is_handed, crc FROM incoming ORDER BY packet_id"
 
 
@@ -102,6 +102,11 @@ class OutboxFile:
     def has_failed(self) -> bool:
         """Whether a commit has failed, after which only ``reopen`` helps."""
         return self._writing is None or self._writing.has_failed
+
+    @property
+    def wants_upkeep(self) -> bool:
+        """Whether ``maintain`` has much free space to give back."""
+        return self._is_vacuuming
 
     def load(self) -> LoadedOutbox:
         """All that was committed.

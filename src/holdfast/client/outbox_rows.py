@@ -30,7 +30,7 @@ from holdfast.disk.checksums import (
 from holdfast.errors import StoreCorrupt
 
 OutgoingRow = tuple[int, int, int, int, str, bytes, bytes, int]
-ReleasedRow = tuple[int, int]
+ReleasedRow = tuple[int, int, int]
 IncomingRow = tuple[int, int, int, int]
 
 _RETAIN: Final = 4  # in the options, above the QoS
@@ -72,7 +72,7 @@ class Changes:
         self.next_seq = session.next_seq
         self.next_delivery_id = session.next_delivery_id
         self.outgoing: dict[int, StoreOutgoing] = {}
-        self.released: dict[int, bool] = {}  # by seq; False: removed
+        self.released: dict[int, ReleaseOutgoing | None] = {}  # by seq; None: removed
         self.incoming: dict[int, HoldIncoming] = {}
         self.freed: dict[int, bool] = {}
         self.is_cleared = False
@@ -87,10 +87,10 @@ class Changes:
                     self.next_seq = record.seq + 1
             elif isinstance(record, RemoveOutgoing):
                 self.outgoing.pop(record.seq, None)
-                self.released[record.seq] = False
+                self.released[record.seq] = None
             elif isinstance(record, ReleaseOutgoing):
                 self.outgoing.pop(record.seq, None)
-                self.released[record.seq] = True
+                self.released[record.seq] = record
                 if record.seq >= self.next_seq:
                     self.next_seq = record.seq + 1
             elif isinstance(record, HoldIncoming):
@@ -147,10 +147,11 @@ class Changes:
     def released_values(self) -> list[Value]:
         """The values of the rows of released messages."""
         values: list[Value] = []
-        for seq, is_released in self.released.items():
-            if is_released:
+        for seq, record in self.released.items():
+            if record is not None:
                 values.append(seq)
-                values.append(known(add_number(0, seq)))
+                values.append(record.queued_at_ms)
+                values.append(known(add_number(add_number(0, seq), record.queued_at_ms)))
         return values
 
     def gone(self) -> list[int]:
@@ -159,7 +160,7 @@ class Changes:
 
     def removed(self) -> list[int]:
         """Those of them that are not released either."""
-        return [seq for seq, is_released in self.released.items() if not is_released]
+        return [seq for seq, record in self.released.items() if record is None]
 
     def incoming_values(self) -> list[Value]:
         """The values of the rows of held identifiers."""
@@ -206,11 +207,11 @@ def loaded_outgoing(row: OutgoingRow) -> LoadedOutgoing:
 
 def loaded_released(row: ReleasedRow) -> LoadedOutgoing:
     """What a row says; raises StoreCorrupt, or TypeError where it has other types."""
-    seq, crc = row
-    found: i64 = known(add_number(0, seq))
+    seq, queued_at_ms, crc = row
+    found: i64 = known(add_number(add_number(0, seq), queued_at_ms))
     if found != crc:
         raise damaged("released", seq, crc, found)
-    return LoadedOutgoing(seq, "", b"", 2, False, b"", 0, 0, True)
+    return LoadedOutgoing(seq, "", b"", 2, False, b"", 0, queued_at_ms, True)
 
 
 def loaded_incoming(row: IncomingRow) -> HoldIncoming:

@@ -39,6 +39,7 @@ CREATE TABLE outgoing (
 -- QoS 2 messages whose PUBREC has come: PUBREL goes out until PUBCOMP comes.
 CREATE TABLE released (
     seq INTEGER PRIMARY KEY,
+    queued_at_ms INTEGER NOT NULL,
     crc INTEGER NOT NULL
 ) STRICT;
 
@@ -53,7 +54,7 @@ CREATE TABLE incoming (
 
 SET_SESSION: Final = Insert("session", 6)
 STORE_OUTGOING: Final = Insert("outgoing", 8)
-RELEASE_OUTGOING: Final = Insert("released", 2)
+RELEASE_OUTGOING: Final = Insert("released", 3)
 HOLD_INCOMING: Final = Insert("incoming", 4)
 
 

@@ -44,8 +44,9 @@ class StoreOutgoing(Record):
 class ReleaseOutgoing(Record):
     """PUBREC came: the message is not needed any more, and PUBREL is sent until PUBCOMP comes."""
 
-    def __init__(self, seq: int) -> None:
+    def __init__(self, seq: int, queued_at_ms: int = 0) -> None:
         self.seq = seq
+        self.queued_at_ms = queued_at_ms
 
 
 @final
@@ -111,7 +112,7 @@ class SetSession(Record):
 class LoadedOutgoing:
     """A message that has still to go out, or, if ``is_released``, whose PUBCOMP is awaited.
 
-    Of a released one only ``seq`` is kept: its QoS is 2, and all else is empty or 0.
+    Of a released one only ``seq`` and ``queued_at_ms`` are kept: its QoS is 2, the rest empty.
     """
 
     def __init__(

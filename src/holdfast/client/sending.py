@@ -262,7 +262,7 @@ class Sending:
             entry.size -= len(entry.payload)
             entry.payload = b""
             if self._is_durable:
-                self._changes.records.append(ReleaseOutgoing(entry.seq))
+                self._changes.records.append(ReleaseOutgoing(entry.seq, entry.queued_at_ms))
         self._release(packet_id, out)
         return True
 
