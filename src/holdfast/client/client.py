@@ -393,13 +393,36 @@ class Client:
         return self._streams.rest
 
     async def request(
-        self, topic: str, payload: Payload = b"", *, qos: int = 1, timeout_s: float = 30
+        self,
+        topic: str,
+        payload: Payload = b"",
+        *,
+        qos: int = 1,
+        timeout_s: float = 30,
+        response_topic: str | None = None,
+        message_expiry_interval: int | None = None,
+        content_type: str | None = None,
+        user_properties: Sequence[tuple[str, str]] = (),
+        payload_format_indicator: int | None = None,
     ) -> ReceivedMessage:
-        """Publish a request and return the answer to it. Raises TimeoutError.
+        """Publish a request and return the answer to it; ``response_topic`` is made if not given.
 
+        Raises TimeoutError, and Refused if the server refused the request.
         Source: MQTT 5.0 §4.10.
         """
-        return await self._requests.request(topic, payload, qos=qos, timeout_s=timeout_s)
+        if self._version < MQTT_5_0:
+            raise UsageError("a request needs MQTT 5.0, where an answer says what it is for")
+        return await self._requests.request(
+            topic,
+            payload,
+            qos=qos,
+            timeout_s=timeout_s,
+            response_topic=response_topic,
+            message_expiry_interval=message_expiry_interval,
+            content_type=content_type,
+            user_properties=user_properties,
+            payload_format_indicator=payload_format_indicator,
+        )
 
     # --- the connection
 

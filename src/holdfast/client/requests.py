@@ -4,12 +4,15 @@ Source: MQTT 5.0 §4.10.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from holdfast.client.incoming import ReceivedMessage
+from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client, Payload
+    from holdfast.client.receipt import Receipt
     from holdfast.client.subscription import Subscription
 
 __all__ = ["Requests"]
@@ -20,51 +23,83 @@ class Requests:
 
     def __init__(self, client: "Client") -> None:
         self._client = client
-        self._subscription: Subscription | None = None
-        self._reader: asyncio.Task[None] | None = None
+        self._subscriptions: dict[str, Subscription] = {}  # by response topic
+        self._readers: list[asyncio.Task[None]] = []
         self._waiting: dict[bytes, asyncio.Future[ReceivedMessage]] = {}
         self._number = 0
 
     async def request(
-        self, topic: str, payload: "Payload", *, qos: int, timeout_s: float
+        self,
+        topic: str,
+        payload: "Payload",
+        *,
+        qos: int,
+        timeout_s: float,
+        response_topic: str | None,
+        message_expiry_interval: int | None,
+        content_type: str | None,
+        user_properties: Sequence[tuple[str, str]],
+        payload_format_indicator: int | None,
     ) -> ReceivedMessage:
         """Publish a request, and wait for its answer."""
         async with asyncio.timeout(timeout_s):
-            response_topic = await self._response_topic()
+            response_topic = response_topic or self._response_topic()
+            await self._subscribed(response_topic)
             self._number += 1
             correlation_data = self._number.to_bytes(8, "big")
             answer: asyncio.Future[ReceivedMessage] = asyncio.get_running_loop().create_future()
             self._waiting[correlation_data] = answer
             try:
-                await self._client.publish(
+                receipt = await self._client.publish(
                     topic,
                     payload,
                     qos,
+                    message_expiry_interval=message_expiry_interval,
+                    content_type=content_type,
                     response_topic=response_topic,
                     correlation_data=correlation_data,
+                    user_properties=user_properties,
+                    payload_format_indicator=payload_format_indicator,
                 )
-                return await answer
+                watch = asyncio.create_task(_watch(receipt, answer), name="holdfast-request")
+                try:
+                    return await answer
+                finally:
+                    watch.cancel()
             finally:
                 del self._waiting[correlation_data]
 
-    async def _response_topic(self) -> str:
-        """Where answers come to; subscribed to with the first request."""
-        if self._subscription is None:
-            connack = self._client.connack
-            prefix = "holdfast/response"
-            if connack is not None and connack.properties is not None:
-                prefix = connack.properties.response_information or prefix
-            topic = f"{prefix.rstrip('/')}/{self._client.client_id}"
-            self._subscription = self._client.subscribe(topic, qos=1)
-            self._reader = asyncio.create_task(self._read(), name="holdfast-responses")
-        await self._subscription
-        return self._subscription.topic_filters[0]
+    def _response_topic(self) -> str:
+        """Where answers come to, if nothing else was said."""
+        connack = self._client.connack
+        prefix = "holdfast/response"
+        if connack is not None and connack.properties is not None:
+            prefix = connack.properties.response_information or prefix
+        return f"{prefix.rstrip('/')}/{self._client.client_id}"
 
-    async def _read(self) -> None:
-        assert self._subscription is not None
-        async for message in self._subscription:
+    async def _subscribed(self, response_topic: str) -> None:
+        """Subscribe with the first request."""
+        subscription = self._subscriptions.get(response_topic)
+        if subscription is None:
+            subscription = self._client.subscribe(response_topic, qos=1)
+            self._subscriptions[response_topic] = subscription
+            reader = asyncio.create_task(self._read(subscription), name="holdfast-responses")
+            self._readers.append(reader)
+        await subscription
+
+    async def _read(self, subscription: "Subscription") -> None:
+        async for message in subscription:
             answer = self._waiting.get(message.correlation_data or b"")
             if answer is not None and not answer.done():
                 answer.set_result(message)
             if self._client.manual_ack:
                 await message.ack()
+
+
+async def _watch(receipt: "Receipt", answer: asyncio.Future[ReceivedMessage]) -> None:
+    """What was refused has no answer."""
+    try:
+        await receipt
+    except HoldfastError as error:
+        if not answer.done():
+            answer.set_exception(error)
