@@ -203,8 +203,9 @@ class _Publication:
     async def run(
         self, client: "Client", batches: AsyncIterator[list[bytes]], *, as_json: bool
     ) -> int:
-        """Publish all, wait for what becomes of them and tell it; the exit code."""
+        """Publish all, wait for the end of all that is in the outbox, and tell it; the exit code."""
         async with client:
+            found = client.outbox.messages  # of earlier runs
             async for payloads in batches:
                 await self._put_all(client, payloads)
             error = await self._see_out(client)
@@ -214,6 +215,7 @@ class _Publication:
         if as_json:
             tell(
                 {
+                    "found": found,
                     "published": self._published,
                     "acknowledged": self._acknowledged,
                     "refused": self._refused,
