@@ -203,7 +203,7 @@ class _Publication:
     async def run(
         self, client: "Client", batches: AsyncIterator[list[bytes]], *, as_json: bool
     ) -> int:
-        """Publish all, wait for the end of all that is in the outbox, and tell it; the exit code."""
+        """Publish all, wait for the end of all in the outbox, and tell it; the exit code."""
         async with client:
             found = client.outbox.messages  # of earlier runs
             async for payloads in batches:
