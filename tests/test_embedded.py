@@ -517,7 +517,8 @@ def test_a_failure_ends_it_and_is_raised(
         await server.start()
         with monkeypatch.context() as patch:
             patch.setattr(MemoryStore, "commit", commit)
-            with pytest.raises(Closed):
+            # The broker may have something to commit before the client is there.
+            with pytest.raises((Closed, ConnectionError)):
                 await talk(partial(say, server.port, "a/b", b"1", retain=True))
             with pytest.raises(StoreError, match="the disk is gone"):
                 await server.wait()
