@@ -54,6 +54,7 @@ class Outgoing:
         self.queued_at_ms = queued_at_ms
         self.size: i64 = len(topic) + content_bytes_of(payload, properties)
         self.stage: i64 = ACCEPTED
+        self.release: i64 = 0  # counts the PUBRECs of this process; 0 for one of before
         self.is_repeat = False  # it may have been sent before, over an earlier connection
         self.reason_code: i64 = 0
         self.reason = ""  # why it failed, or what the server said

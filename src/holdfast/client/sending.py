@@ -60,6 +60,7 @@ class Sending:
         self._queue = Queue()
         self._sender = Sender()
         self._in_flight: dict[int, Outgoing] = {}
+        self._releases: i64 = 0  # PUBRECs that came so far
         self._quota: i64 = 0  # how many more the server takes
         self._connection = 0
         self._limits = ServerLimits(MQTT_5_0)
@@ -162,20 +163,23 @@ class Sending:
         self._uses_aliases = aliases_max > 0
         self._quota = min(self._in_flight_max, limits.receive_maximum)
         again: list[Outgoing] = []
+        released: list[tuple[int, int, Outgoing]] = []
         for entry in list(self._in_flight.values()):
-            if entry.stage == RELEASED:
-                if session_present:
-                    self._quota -= 1
-                    self._release(entry.packet_id, out)
-                else:
-                    del self._in_flight[entry.packet_id]
-                    del self._sender.in_flight[entry.packet_id]
-                    self._done(entry)
+            if entry.stage == RELEASED and session_present:
+                released.append((entry.release, entry.seq, entry))
                 continue
             del self._in_flight[entry.packet_id]
             del self._sender.in_flight[entry.packet_id]
+            if entry.stage == RELEASED:
+                self._done(entry)
+                continue
             entry.stage = STORED
             again.append(entry)
+        # In the order in which the PUBRECs came [MQTT-4.6.0-4].
+        released.sort()
+        for _, _, entry in released:
+            self._quota -= 1
+            self._release(entry.packet_id, out)
         if again:
             self._queue.put_before(again)
         if not session_present:
@@ -257,6 +261,10 @@ class Sending:
             return True
         if entry.stage == SENT:
             entry.stage = RELEASED
+            entry.reason_code = reason_code
+            entry.reason = reason
+            self._releases += 1
+            entry.release = self._releases
             # PUBREL is sent now and never again PUBLISH [MQTT-4.3.3-6].
             self.bytes -= len(entry.payload)
             entry.size -= len(entry.payload)
@@ -318,7 +326,9 @@ class Sending:
     def _frame(self, entry: Outgoing, now_ms: int) -> bytes | None:
         """The PUBLISH; None if this server will not have it, or nobody any more."""
         limits = self._limits
-        if entry.expires_at_ms != 0 and entry.is_expired(now_ms):
+        # What was sent at QoS 2 does not expire: the server may have it [MQTT-4.3.3-7].
+        may_expire = entry.expires_at_ms != 0 and (entry.qos < 2 or not entry.is_repeat)
+        if may_expire and entry.is_expired(now_ms):
             self._fail(entry, 0, EXPIRED)
             return None
         if entry.qos > limits.maximum_qos:
@@ -372,7 +382,8 @@ def _changed(entry: Outgoing, now_ms: int, alias: int) -> Properties | None:
     if properties is None:
         properties = Properties()
     if entry.expires_at_ms != 0:
-        properties.message_expiry_interval = (entry.expires_at_ms - now_ms + 999) // 1000
+        # Not 0, which some servers take for no expiry.
+        properties.message_expiry_interval = max(1, (entry.expires_at_ms - now_ms + 999) // 1000)
     if alias != 0:
         properties.topic_alias = alias
     return properties
