@@ -28,6 +28,8 @@ from holdfast.worker import Worker
 # What nobody waits for, such as that a message is done, is written with the next commit that
 # somebody waits for, or after this time.
 LAZY_S: Final = 0.05
+# How long an application may leave a full window as it is before that is told.
+FULL_S: Final = 30.0
 
 _log = get_logger(__name__)
 
@@ -91,6 +93,7 @@ class Engine:
         self._is_paused = False  # the network takes nothing more at the moment
         self._written: list[Outgoing] = []  # of QoS 0, and not all of it has left
         self._is_scheduled = False
+        self._full_timer: asyncio.TimerHandle | None = None
         self._out: list[bytes] = []
         self._committing: Changes | None = None
         self._lazy_timer: asyncio.TimerHandle | None = None
@@ -136,8 +139,9 @@ class Engine:
         ):
             self.error = None
             await self.durable()
-        if self._lazy_timer is not None:
-            self._lazy_timer.cancel()
+        for timer in (self._lazy_timer, self._full_timer):
+            if timer is not None:
+                timer.cancel()
         for entry in self.sending.unfinished():
             if isinstance(entry.watcher, Receipt):
                 entry.watcher.finish(
@@ -339,6 +343,9 @@ class Engine:
         if self.receiving.arrived:
             arrived, self.receiving.arrived = self.receiving.arrived, []
             self._deliver(arrived)
+            if self.receiving.is_full and self._full_timer is None:
+                seen = self.receiving.acknowledged
+                self._full_timer = self.loop.call_later(FULL_S, self._look_whether_full, seen)
         if self.sending.finished:
             self._report()
         if self._room:
@@ -348,6 +355,15 @@ class Engine:
             for waiter in drained:
                 _wake(waiter)
         self._commit()
+
+    def _look_whether_full(self, acknowledged: int) -> None:
+        """Tell if the window is as full as it was, and nothing was acknowledged meanwhile."""
+        self._full_timer = None
+        if self.receiving.is_full and self.receiving.acknowledged == acknowledged:
+            _log.warning(
+                f"for {FULL_S:g} s the application has acknowledged none of the messages that it"
+                " has or could take, and no more of QoS 1 and 2 come until it does"
+            )
 
     def _pump(self) -> None:
         written = self.sending.pump(self._out, time.time_ns() // 1_000_000)

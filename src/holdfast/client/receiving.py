@@ -6,6 +6,8 @@ Source: MQTT 5.0 §4.3, §4.4, §4.6, §4.9; MQTT 3.1.1 §4.3, §4.4, §4.6.
 from collections.abc import Awaitable, Callable
 from typing import final
 
+from mypy_extensions import i64
+
 from holdfast.client.changes import Changes
 from holdfast.client.incoming import ACKNOWLEDGED, HANDED, WAITING, AckOrder, ReceivedMessage
 from holdfast.client.records import ClearIncoming, FreeIncoming, HoldIncoming
@@ -35,6 +37,7 @@ class Receiving:
     ) -> None:
         self.arrived: list[ReceivedMessage] = []
         self.next_delivery_id = 1
+        self.acknowledged: i64 = 0  # how many PUBACKs and PUBRECs were sent
         self._changes = changes
         self._is_durable = is_durable
         self._manual_ack = manual_ack
@@ -80,6 +83,11 @@ class Receiving:
         self._connection = 0
         self._pubacks.clear()
         self._pubrecs.clear()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the server may send no more of QoS 1 and 2 before some is acknowledged."""
+        return len(self._pubacks) + len(self._pubrecs) >= self._receive_maximum > 0
 
     # --- what the server sends
 
@@ -169,10 +177,12 @@ class Receiving:
             if known is message:
                 del self._unacknowledged[message.packet_id]
             out.append(encode_puback(message.packet_id))
+            self.acknowledged += 1
             message = pubacks.next_done()
         message = self._pubrecs.next_done()
         while message is not None:
             out.append(encode_pubrec(message.packet_id))
+            self.acknowledged += 1
             message = self._pubrecs.next_done()
 
     # --- inner
