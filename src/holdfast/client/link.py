@@ -38,6 +38,10 @@ from holdfast.protocol.reason_codes import (
 # A connection that has lasted so long was a good one: the next wait begins small again.
 GOOD_S: Final = 10.0
 
+# After so much at once the application has a turn before more is read. Less is not worth the two
+# system calls, and a loop that brings less has seen the end of what there is.
+PAUSE_BYTES: Final = 65_536
+
 # The return codes of CONNACK before 5.0, as the reason codes that say the same.
 _REASON_CODES: Final = {
     1: UNSUPPORTED_PROTOCOL_VERSION,
@@ -69,6 +73,16 @@ class LinkProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
         self._engine.receive(bytes(data))
+        if len(data) >= PAUSE_BYTES:
+            # uvloop reads up to 8 MB before it lets anybody have any of it.
+            assert self.transport is not None
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        assert self.transport is not None
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def pause_writing(self) -> None:
         """The network is slower than we are."""
