@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 
-import pytest
-
 from holdfast import Client
 from tests.support.broker import BrokerProcess
 from tests.support.command import assert_one_line, holdfast
@@ -80,19 +78,3 @@ def test_properties_go_with_the_request_and_come_with_the_answer(
 def test_no_answer_is_told(broker: BrokerProcess, tmp_path: Path, name: str) -> None:
     done = rr(broker, tmp_path, "-t", name, "-n", "-W", "0.2")
     assert_one_line(done, 27, r"no answer within 0\.2 s")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ([], "-t: expected a topic"),
-        (["-t", "a"], "expected one of -m, -f, -n and -s"),
-        (["-t", "a", "-m", "x", "-V", "311"], "need MQTT 5.0"),
-        (["-t", "a", "-m", "x", "-r"], "neither -r nor"),
-        (["-t", "a/#", "-m", "x"], "without wildcards"),
-    ],
-)
-def test_wrong_usage_is_one_line(
-    broker: BrokerProcess, tmp_path: Path, arguments: list[str], said: str
-) -> None:
-    assert_one_line(rr(broker, tmp_path, *arguments), 2, said)

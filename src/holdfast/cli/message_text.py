@@ -76,7 +76,7 @@ def verbose(
     def text(message: "Message", now_ns: int) -> bytes:
         parts = []
         if with_time:
-            parts.append(_iso(now_ns).encode())
+            parts.append(_iso(now_ns, "milliseconds").encode())
         if is_marked and message.retain:
             parts.append(b"(retained)")
         if with_topic:
@@ -168,7 +168,7 @@ _VALUES: Final[dict[str, Callable[["Message", int], str | bytes]]] = {
     "D": lambda message, _: message.correlation_data or b"",
     "E": lambda message, _: _number(message.message_expiry_interval),
     "F": lambda message, _: _number(message.payload_format_indicator),
-    "I": lambda _, now_ns: _iso(now_ns, "seconds"),
+    "I": lambda _, now_ns: _local(now_ns).strftime("%Y-%m-%dT%H:%M:%S%z"),
     "J": lambda message, _: b"",
     "P": lambda message, _: " ".join(f"{name}:{value}" for name, value in message.user_properties),
     "R": lambda message, _: message.response_topic or "",
@@ -196,12 +196,15 @@ def _text(text: str, is_terminal: bool) -> bytes:
     return (printable(text) if is_terminal else text).encode(errors="surrogateescape")
 
 
-def _iso(now_ns: int, precision: str = "milliseconds") -> str:
+def _iso(now_ns: int, precision: str) -> str:
     return _local(now_ns).isoformat(timespec=precision)
 
 
 def _local(now_ns: int) -> datetime:
-    return datetime.fromtimestamp(now_ns / 1_000_000_000, UTC).astimezone()
+    # Not divided as a float, which has not so many digits.
+    seconds, rest_ns = divmod(now_ns, 1_000_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.replace(microsecond=rest_ns // 1000).astimezone()
 
 
 def _object(message: "Message", now_ns: int) -> dict[str, object]:

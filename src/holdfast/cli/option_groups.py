@@ -12,21 +12,32 @@ A command takes a group as one parameter, whose fields become its options:
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Final, get_type_hints
 
 from typer.core import TyperCommand
 
+from holdfast.errors import ProtocolError, UsageError
+
 if TYPE_CHECKING:
     from typer._click import Context
 
-__all__ = ["PROPERTY_PARTS", "ClientCommand", "with_groups"]
+__all__ = ["PROPERTY_PARTS", "ClientCommand", "checked", "with_groups"]
 
 # Stands between the parts of a ``-D`` that were arguments of their own: no argument can have it.
 PROPERTY_PARTS: Final = "\0"
 _PROPERTY: Final = ("-D", "--property")
 _USER_PROPERTY: Final = "user-property"
+
+
+def checked(option: str, check: Callable[[str], None], values: Iterable[str]) -> None:
+    """Have the protocol's own check look at the values of an option. Raises UsageError."""
+    for value in values:
+        try:
+            check(value)
+        except ProtocolError as error:
+            raise UsageError(f"{option}: {error.detail}") from None
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:

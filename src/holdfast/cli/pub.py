@@ -11,13 +11,14 @@ from holdfast.cli.client_run import complain, run_client
 from holdfast.cli.connection_options import ServerOptions, destination
 from holdfast.cli.exit_codes import ExitCode, one_line
 from holdfast.cli.message_options import MessageOptions, message_properties
-from holdfast.cli.option_groups import ClientCommand, with_groups
+from holdfast.cli.option_groups import ClientCommand, checked, with_groups
 from holdfast.cli.output import tell
 from holdfast.cli.payloads import PayloadOptions, input_lines, single_payload
 from holdfast.cli.property_options import given_properties
 from holdfast.cli.session_options import SessionOptions, new_client
 from holdfast.errors import ConnectionLost, LimitExceeded, UsageError
 from holdfast.protocol.reason_codes import reason_name
+from holdfast.protocol.topics import check_topic
 
 if TYPE_CHECKING:
     from holdfast import Client, Receipt
@@ -141,7 +142,7 @@ def pub(
 
     def main() -> Coroutine[object, object, int]:
         place = destination(server)
-        where = topic or place.topic
+        where = place.topic if topic is None else topic
         batches = _batches(where, payload, stdin_line, repeat, repeat_delay, outbox)
         if outbox is not None and message.qos == 0:
             raise UsageError("--outbox: expected -q 1 or 2, a message of QoS 0 is not kept")
@@ -171,6 +172,7 @@ def _batches(
         raise UsageError("expected one of -m, -f, -l, -n and -s")
     if topic is None:
         raise UsageError("-t: expected a topic")
+    checked("-t", check_topic, [topic])
     if has_lines:
         if repeat > 1:
             raise UsageError("--repeat: expected no -l with it")

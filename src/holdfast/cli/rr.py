@@ -12,12 +12,13 @@ from holdfast.cli.client_run import complain, run_client
 from holdfast.cli.connection_options import ServerOptions, destination
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.message_options import MessageOptions, message_properties
-from holdfast.cli.option_groups import ClientCommand, with_groups
+from holdfast.cli.option_groups import ClientCommand, checked, with_groups
 from holdfast.cli.output_options import OutputOptions, formatter
 from holdfast.cli.payloads import PayloadOptions, single_payload
 from holdfast.cli.property_options import given_properties
 from holdfast.cli.session_options import SessionOptions, new_client
 from holdfast.errors import UsageError
+from holdfast.protocol.topics import check_topic
 
 __all__ = ["RR_HELP", "add_to"]
 
@@ -98,9 +99,11 @@ def rr(
 
     def main() -> Coroutine[object, object, int]:
         place = destination(server)
-        where = topic or place.topic
+        where = place.topic if topic is None else topic
         if where is None:
             raise UsageError("-t: expected a topic")
+        checked("-t", check_topic, [where])
+        checked("-e", check_topic, [] if response_topic is None else [response_topic])
         if payload.count != 1:
             raise UsageError("expected one of -m, -f, -n and -s")
         if place.version != "5.0":

@@ -12,12 +12,12 @@ from holdfast.cli.client_run import run_client
 from holdfast.cli.connection_options import ServerOptions, destination
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.live_output import LiveOutput
-from holdfast.cli.option_groups import ClientCommand, with_groups
+from holdfast.cli.option_groups import ClientCommand, checked, with_groups
 from holdfast.cli.output_options import OutputOptions, formatter
 from holdfast.cli.property_options import given_properties
 from holdfast.cli.session_options import SessionOptions, new_client
 from holdfast.errors import UsageError
-from holdfast.protocol.topics import matches
+from holdfast.protocol.topics import check_filter, matches
 
 if TYPE_CHECKING:
     from holdfast import Client, ReceivedMessage, Stream
@@ -209,6 +209,9 @@ def sub(
         filters = [*(topic or []), *([] if place.topic is None else [place.topic])]
         if not filters and not unsubscribe:
             raise UsageError("-t: expected a topic filter")
+        checked("-t", check_filter, filters)
+        checked("-U", check_filter, unsubscribe or [])
+        checked("-T", check_filter, filter_out or [])
         if no_retained and retained_only:
             raise UsageError("-R: expected no --retained-only with it")
         formatter(output, is_terminal=False)  # A wrong format should not wait for the server.
