@@ -47,6 +47,7 @@ class Receiving:
         self._delivery_ids: dict[int, int] = {}  # of those that are not handed over
         self._pubacks = AckOrder()
         self._pubrecs = AckOrder()
+        self._exchanges: set[int] = set()  # of QoS 2, over this connection, without PUBCOMP
         self._connection = 0
         self._version = MQTT_5_0
         self._receive_maximum = 0
@@ -83,6 +84,7 @@ class Receiving:
         self._connection = 0
         self._pubacks.clear()
         self._pubrecs.clear()
+        self._exchanges.clear()
 
     @property
     def is_full(self) -> bool:
@@ -95,7 +97,7 @@ class Receiving:
         """Take a PUBLISH, whose topic is there.
 
         Raises ProtocolError if it is one more than the server may have unacknowledged
-        [MQTT-3.3.4-9].
+        [MQTT-3.3.4-9]: until PUBACK or PUBCOMP, or before 5.0 than there are identifiers.
         """
         if packet.qos == 0:
             self.arrived.append(ReceivedMessage(packet, self._acknowledge))
@@ -103,11 +105,10 @@ class Receiving:
         if packet.qos == 1:
             self._publish_qos_1(packet)
         else:
+            self._exchanges.add(packet.packet_id)
             self._publish_qos_2(packet)
-        if (
-            len(self._pubacks) + len(self._pubrecs) > self._receive_maximum
-            and self._version >= MQTT_5_0
-        ):
+        exchanges = max(len(self._exchanges), len(self._pubrecs))
+        if len(self._pubacks) + exchanges > self._receive_maximum:
             raise ProtocolError(
                 RECEIVE_MAXIMUM_EXCEEDED,
                 f"expected at most {self._receive_maximum} unacknowledged messages, one more came",
@@ -118,6 +119,7 @@ class Receiving:
 
         Source: [MQTT-4.3.3-11].
         """
+        self._exchanges.discard(packet_id)
         is_known = self._receiver.release(packet_id)
         if is_known or self._version < MQTT_5_0:
             answer = encode_pubcomp(packet_id)
@@ -224,10 +226,11 @@ class Receiving:
             self._delivery_ids[packet_id] = delivery_id
             if self._is_durable and self._manual_ack:
                 self._changes.records.append(HoldIncoming(packet_id, delivery_id, False))
-                self._changes.is_urgent = True
         message.delivery_id = delivery_id
         if self._is_durable and self._manual_ack:
+            # Behind all that came before, though of an earlier process' number all is durable.
             self._changes.arrived.append(message)
+            self._changes.is_urgent = True
         else:
             self.arrived.append(message)
 
