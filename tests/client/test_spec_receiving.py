@@ -492,8 +492,9 @@ def test_a_message_without_properties_has_none() -> None:
     world = connected()
     world.server(Publish("a", b"\xff"))
     message = world.take()
-    assert message.content_type is message.response_topic is message.correlation_data is None
-    assert message.payload_format_indicator is message.message_expiry_interval is None
+    assert (message.content_type, message.response_topic) == (None, None)
+    assert message.correlation_data is None
+    assert (message.payload_format_indicator, message.message_expiry_interval) == (None, None)
     assert message.user_properties == []
     with pytest.raises(UnicodeDecodeError):
         _ = message.text
