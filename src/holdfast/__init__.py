@@ -23,6 +23,7 @@ from holdfast.errors import (
 )
 
 if TYPE_CHECKING:
+    from holdfast.client.authentication import Authentication, Exchange, Scram, Token
     from holdfast.client.client import Client, OutboxState
     from holdfast.client.incoming import ReceivedMessage
     from holdfast.client.options import OutboxLimits, Reconnect, Will
@@ -35,25 +36,31 @@ __version__ = "0.1.0"
 
 # What is imported when it is first asked for, and from where.
 _LAZY: Final = {
+    "Authentication": "holdfast.client.authentication",
     "Client": "holdfast.client.client",
+    "Exchange": "holdfast.client.authentication",
     "OutboxLimits": "holdfast.client.options",
     "OutboxState": "holdfast.client.client",
     "Receipt": "holdfast.client.receipt",
     "ReceivedMessage": "holdfast.client.incoming",
     "Reconnect": "holdfast.client.options",
+    "Scram": "holdfast.client.authentication",
     "Server": "holdfast.embedded",
     "Stream": "holdfast.client.subscription",
     "Subscription": "holdfast.client.subscription",
     "SyncServer": "holdfast.embedded",
     "TlsOptions": "holdfast.client.tls",
+    "Token": "holdfast.client.authentication",
     "Will": "holdfast.client.options",
 }
 
 __all__ = [
+    "Authentication",
     "AuthenticatorUnavailable",
     "Client",
     "ConfigError",
     "ConnectionLost",
+    "Exchange",
     "HoldfastError",
     "LimitExceeded",
     "OutboxLimits",
@@ -63,6 +70,7 @@ __all__ = [
     "ReceivedMessage",
     "Reconnect",
     "Refused",
+    "Scram",
     "Server",
     "StoreCorrupt",
     "StoreError",
@@ -73,6 +81,7 @@ __all__ = [
     "Subscription",
     "SyncServer",
     "TlsOptions",
+    "Token",
     "UsageError",
     "Will",
     "__version__",

@@ -4,12 +4,13 @@ import asyncio
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from holdfast.client.authentication import Authentication, Scram, ScramMethod
 from holdfast.client.connection import ClientConnection
 from holdfast.client.engine import Engine
 from holdfast.client.incoming import ReceivedMessage
@@ -28,7 +29,8 @@ from holdfast.client.receipt import Receipt
 from holdfast.client.records import SetSession
 from holdfast.client.requests import Requests
 from holdfast.client.subscription import Stream, Streams, Subscription
-from holdfast.client.tls import TlsOptions
+from holdfast.client.tls import TlsOptions, tls_context
+from holdfast.client.transports import NO_HEADERS
 from holdfast.client.url import Target, parse_url
 from holdfast.errors import (
     ConnectionLost,
@@ -109,8 +111,10 @@ class Client:
         keep_alive_s: int = 60,
         user_name: str | None = None,
         password: str | bytes | None = None,
+        auth: Authentication | ScramMethod | None = None,
         will: Will | None = None,
         tls: TlsOptions | ssl.SSLContext | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
         receive_maximum: int = 1000,
         maximum_packet_size: int | None = None,
         topic_alias_maximum: int = 0,
@@ -142,8 +146,15 @@ class Client:
         self._user_name = self._target.user_name if user_name is None else user_name
         given = self._target.password if password is None else password
         self._password = given.encode() if isinstance(given, str) else given
+        self._authentication = self._settle_authentication(auth)
         self._will = will
+        if tls is not None and not self._target.is_tls:
+            raise UsageError(f"tls is given for {self._target}: expected mqtts:// or wss://")
         self._tls = tls
+        self._tls_context: ssl.SSLContext | None = None
+        if headers and not self._target.is_websocket:
+            raise UsageError(f"headers are given for {self._target}: expected ws:// or wss://")
+        self._headers = dict(headers)
         self._receive_maximum = receive_maximum
         self._maximum_packet_size = maximum_packet_size
         self._topic_alias_maximum = topic_alias_maximum
@@ -187,6 +198,7 @@ class Client:
         """Begin; ``async with`` does it."""
         if self._engine_ is not None:
             raise UsageError("the client is open; one Client object is opened once")
+        self._make_tls()  # for what is wrong with the files
         store = None
         if self._path is not None:
             # Here and not above: whoever has no outbox needs no SQLite.
@@ -208,7 +220,12 @@ class Client:
         self._settle_client_id("" if loaded is None else loaded.client_id)
         self._link = Link(
             target=self._target,
-            tls=self._tls,
+            make_tls=self._make_tls,
+            server_name=self._tls.server_name if isinstance(self._tls, TlsOptions) else "",
+            headers=self._headers,
+            authentication=self._authentication,
+            user_name=self._user_name,
+            password=self._password,
             make_connect=self._make_connect,
             make_connection=self._make_connection,
             opened=self._opened,
@@ -446,6 +463,13 @@ class Client:
         """The CONNACK of the last connection, with what the server allows."""
         return self._connack
 
+    async def reauthenticate(self) -> None:
+        """Prove once more who the client is, with a fresh token if it is one, and be accepted.
+
+        It takes an ``auth`` with a method. Raises UsageError, Refused, ConnectionLost.
+        """
+        await self._the_link.login.again()
+
     async def connected(self, timeout_s: float | None = None) -> None:
         """Wait for a connection. Raises TimeoutError, or what has ended the client for good."""
         async with asyncio.timeout(timeout_s):
@@ -598,10 +622,41 @@ class Client:
             else True,
             self._keep_alive_s,
             None if self._will is None else self._will.packet(self._version),
-            self._user_name,
-            self._password,
-            properties,
+            properties=properties,
         )
+
+    def _settle_authentication(
+        self, auth: Authentication | ScramMethod | None
+    ) -> Authentication | None:
+        """What was given, or SCRAM with the user name and password, which are not sent then."""
+        if isinstance(auth, str):
+            if not self._user_name or self._password is None:
+                raise UsageError(f"{auth} takes a user name and a password")
+            try:
+                password = self._password.decode()
+            except UnicodeDecodeError:
+                raise UsageError(f"{auth} takes a password of text") from None
+            auth = Scram(self._user_name, password, auth)
+            self._user_name = self._password = None
+        if auth is None:
+            return None
+        if auth.method and self._version < MQTT_5_0:
+            raise UsageError(f"{auth.method} takes MQTT 5.0")
+        if not auth.method and self._password is not None:
+            raise UsageError("a token that goes as the password and a password are given")
+        return auth
+
+    def _make_tls(self) -> ssl.SSLContext | None:
+        """What the next connection uses; files may have been renewed since the last one."""
+        if not self._target.is_tls:
+            return None
+        try:
+            self._tls_context = tls_context(self._tls)
+        except UsageError as error:
+            if self._tls_context is None:
+                raise
+            _log.warning(f"the files of before are used: {error}")
+        return self._tls_context
 
     def _make_connection(self, number: int, connect: Connect) -> ClientConnection:
         engine = self._engine

@@ -3,14 +3,16 @@
 import asyncio
 import random
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, cast
 
-from holdfast.client.connection import CONNECTED, ClientConnection
+from holdfast.client.authentication import Authentication
+from holdfast.client.connection import CLOSED, CONNECTED, ClientConnection
 from holdfast.client.engine import Engine
+from holdfast.client.login import Login
 from holdfast.client.options import Reconnect
-from holdfast.client.tls import TlsOptions, tls_context
-from holdfast.client.transports import open_transport
+from holdfast.client.route import Route
+from holdfast.client.transports import open_transport, what_was_wrong
 from holdfast.client.url import Target
 from holdfast.errors import ConnectionLost, HoldfastError, ProtocolError, Refused
 from holdfast.logs import get_logger
@@ -28,10 +30,12 @@ from holdfast.protocol.reason_codes import (
     CLIENT_IDENTIFIER_NOT_VALID,
     NORMAL_DISCONNECTION,
     NOT_AUTHORIZED,
+    SERVER_MOVED,
     SERVER_UNAVAILABLE,
     SESSION_TAKEN_OVER,
     SUCCESS,
     UNSUPPORTED_PROTOCOL_VERSION,
+    USE_ANOTHER_SERVER,
     reason_name,
 )
 
@@ -112,7 +116,12 @@ class Link:
         self,
         *,
         target: Target,
-        tls: TlsOptions | ssl.SSLContext | None,
+        make_tls: Callable[[], ssl.SSLContext | None],
+        server_name: str,
+        headers: Mapping[str, str],
+        authentication: Authentication | None,
+        user_name: str | None,
+        password: bytes | None,
         make_connect: Callable[[], Connect],
         make_connection: Callable[[int, Connect], ClientConnection],
         opened: Callable[[Connack], None],
@@ -122,12 +131,23 @@ class Link:
         connect_timeout_s: float,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.target = target
         self.is_connected = False
         self.error: HoldfastError | None = None  # of the last connection, or of the try
         self.stopped_by: HoldfastError | None = None  # what has ended the link for good
-        self._tls = None if tls is None else tls_context(tls)
-        self._server_name = tls.server_name if isinstance(tls, TlsOptions) else ""
+        self.login: Final = Login(
+            authentication,
+            user_name=user_name,
+            password=password,
+            send=self._send,
+            broken=self.broken,
+            timeout_s=connect_timeout_s,
+        )
+        self._route = Route(target)
+        self._redirect: tuple[int, str] | None = None  # the server's, and where to
+        self._make_tls = make_tls
+        self._server_name = server_name
+        self._server_host = target.host  # that the name is for
+        self._headers = headers
         self._make_connect = make_connect
         self._make_connection = make_connection
         self._opened = opened
@@ -145,6 +165,11 @@ class Link:
         self._task: asyncio.Task[None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._first: asyncio.Future[None] | None = None
+
+    @property
+    def target(self) -> Target:
+        """Where the connection of now leads, or the try."""
+        return self._route.target
 
     # --- what the client does
 
@@ -185,6 +210,7 @@ class Link:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        self.login.ended(ConnectionLost("the client was closed"))
 
     # --- connections
 
@@ -197,37 +223,46 @@ class Link:
             except HoldfastError as error:
                 if self._is_closing:
                     return  # we have hung up ourselves: nothing is lost
+                if self.loop.time() - begun_s > GOOD_S:
+                    delay_s = self._reconnect.delay_min_s
+                    self._route.settled()
                 if _is_final(error):
                     self._stop(error)
                     return
-                self._over(error)
+                has_next = self._goes_on()
+                self._over(error, has_next=has_next)
+                if has_next:
+                    continue
             except Exception as defect:
                 # Whoever waits has to learn that nothing comes any more.
                 _log.failure("the client has stopped by a defect", defect)
                 self._stop(ConnectionLost(f"the client has stopped by a defect: {defect!r}"))
                 return
-            if self.loop.time() - begun_s > GOOD_S:
-                delay_s = self._reconnect.delay_min_s
             if not self._is_closing:
                 await asyncio.sleep(random.uniform(0, delay_s))
+            self._route.settled()
             delay_s = min(delay_s * 2, self._reconnect.delay_max_s)
 
     async def _connect_once(self) -> None:
         """Make one connection and see it to its end, which is raised."""
         engine = self._engine
         assert engine is not None
+        target = self._route.next()
+        connect = self._make_connect()
+        await self.login.begin(connect)
         transport, made = await open_transport(
-            self.target,
+            target,
             lambda: LinkProtocol(engine),
-            tls=self._tls,
-            server_name=self._server_name,
+            tls=self._make_tls(),
             timeout_s=self._connect_timeout_s,
+            headers=self._headers,
+            server_name=self._server_name if target.host == self._server_host else "",
         )
         assert isinstance(made, LinkProtocol)
         protocol = made
         self._protocol = protocol
         try:
-            await self._converse(engine, transport, protocol)
+            await self._converse(engine, transport, protocol, connect)
         finally:
             self.is_connected = False
             if self._ping_timer is not None:
@@ -238,9 +273,12 @@ class Link:
             self._protocol = None
 
     async def _converse(
-        self, engine: Engine, transport: asyncio.Transport, protocol: LinkProtocol
+        self,
+        engine: Engine,
+        transport: asyncio.Transport,
+        protocol: LinkProtocol,
+        connect: Connect,
     ) -> None:
-        connect = self._make_connect()
         self._number += 1
         connection = self._make_connection(self._number, connect)
         self._connack = self.loop.create_future()
@@ -262,15 +300,26 @@ class Link:
             self._connack.result()
         await protocol.lost
         if protocol.error is not None:
-            raise ConnectionLost(f"{self.target}: {protocol.error}")
+            why = what_was_wrong(protocol.error, self.target)
+            raise ConnectionLost(f"{self.target}: {why}")
         if self._connack.done():
             raise self.error or ConnectionLost(f"{self.target}: the server closed the connection")
         raise ConnectionLost(f"{self.target}: the server closed the connection before CONNACK")
 
-    def _over(self, error: HoldfastError) -> None:
+    def _goes_on(self) -> bool:
+        """Whether to try another server at once, as this one has said so or cannot be reached."""
+        redirect, self._redirect = self._redirect, None
+        if self._is_closing:
+            return False
+        return self._route.has_more() if redirect is None else self._route.redirected(*redirect)
+
+    def _over(self, error: HoldfastError, *, has_next: bool) -> None:
         """A connection has ended, or was not made; there will be another."""
         self.error = error
-        first, self._first = self._first, None
+        self.login.ended(error)
+        first = None
+        if not has_next:
+            first, self._first = self._first, None
         if first is not None:
             self._waiters.remove(first)
             if not first.done():
@@ -280,6 +329,7 @@ class Link:
     def _stop(self, error: HoldfastError) -> None:
         """No connection is made any more."""
         self.error = error
+        self.login.ended(error)
         self._is_closing = True
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
@@ -306,6 +356,7 @@ class Link:
         if isinstance(packet, Connack):
             self._take_connack(packet, connection)
         elif isinstance(packet, Disconnect):
+            self._note_redirect(packet)
             self.hang_up(_disconnected(packet))
         elif isinstance(packet, Auth):
             self._take_auth(packet)
@@ -315,7 +366,14 @@ class Link:
         if self._connack.done():
             return
         if packet.reason_code != SUCCESS:
+            self._note_redirect(packet)
             self._connack.set_exception(_refused(packet, connection.version))
+            return
+        self._route.answered()
+        try:
+            self.login.accepted(packet)
+        except ProtocolError as error:
+            self.broken(error)
             return
         properties = packet.properties
         if properties is not None and properties.server_keep_alive is not None:
@@ -333,23 +391,42 @@ class Link:
             self._ping_timer = self.loop.call_later(self._keep_alive_s, self._look)
 
     def _take_auth(self, packet: Auth) -> None:
-        """Nothing has asked for it so far."""
+        try:
+            self.login.take(packet)
+        except ProtocolError as error:
+            self.broken(error)
 
-    def broken(self, error: ProtocolError) -> None:
-        """The server has broken the rules: tell it, and hang up."""
+    def _note_redirect(self, packet: Connack | Disconnect) -> None:
+        properties = packet.properties
+        if packet.reason_code in (USE_ANOTHER_SERVER, SERVER_MOVED) and properties is not None:
+            self._redirect = packet.reason_code, properties.server_reference or ""
+
+    def _send(self, packet: bytes) -> None:
+        assert self._engine is not None
+        self._engine.send(packet)
+
+    def broken(self, error: HoldfastError) -> None:
+        """The server has broken the rules, or does not answer: tell it, and hang up."""
         engine = self._engine
         assert engine is not None
         connection = engine.connection
         protocol = self._protocol
         if connection is None or protocol is None or protocol.transport is None:
             return
-        if connection.version >= MQTT_5_0 and connection.state == CONNECTED:
+        if (
+            isinstance(error, ProtocolError)
+            and connection.version >= MQTT_5_0
+            and connection.state == CONNECTED
+        ):
             protocol.transport.write(encode(Disconnect(error.reason_code), MQTT_5_0))
         self.hang_up(error)
 
     def hang_up(self, error: HoldfastError) -> None:
-        """End the connection for this."""
+        """End the connection for this; nothing more is sent."""
         self.error = error
+        if self._engine is not None and self._engine.connection is not None:
+            self._engine.connection.state = CLOSED
+            self._engine.out.clear()
         connack = self._connack
         if connack is not None and not connack.done():
             connack.set_exception(error)
