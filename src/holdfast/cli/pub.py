@@ -273,7 +273,8 @@ class _Publication:
             return
         self._refused += 1
         if self._refused == 1:
-            self._refusal = receipt.reason or reason_name(receipt.reason_code)
+            name = reason_name(receipt.reason_code) if receipt.reason_code else ""
+            self._refusal = ": ".join(part for part in (name, receipt.reason) if part)
 
     async def _room(self, client: "Client") -> None:
         """Wait until the full outbox has room again."""
