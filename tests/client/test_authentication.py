@@ -23,10 +23,11 @@ from holdfast import (
     UsageError,
 )
 from holdfast.client.authentication import SCRAM_METHODS, ScramMethod
-from holdfast.protocol.packets import Auth, Connack, Disconnect, Packet
+from holdfast.protocol.packets import Auth, Connack, Connect, Disconnect, Packet
 from tests.client.peer import LOOPS, run
-from tests.client.scripted import Peer, Scripted, Talk, accept, auth, said
+from tests.client.scripted import Scripted, Talk, accept, asked, auth, said
 from tests.support.scram import attributes, made
+from tests.support.scripted_server import Peer
 from tests.support.tokens import token
 
 SECRET = b"a secret of 32 bytes at the least"
@@ -122,18 +123,18 @@ def test_a_wrong_password_is_refused(
     run(loop, work())
 
 
-def challenge(asked: bytes | None, iterations: int = 4096) -> bytes:
+def challenge(first: bytes | None, iterations: int = 4096) -> bytes:
     """What a server that knows nothing can say to a client's first message."""
-    assert asked is not None
-    nonce = attributes(asked.removeprefix(b"n,,"))["r"]
+    assert first is not None
+    nonce = attributes(first.removeprefix(b"n,,"))["r"]
     salt = b64encode(b"salt of 16 bytes").decode()
     return f"r={nonce}more,s={salt},i={iterations}".encode()
 
 
-async def impostor(peer: Peer) -> None:
+async def impostor(peer: Peer, connect: Connect) -> None:
     """Go through the exchange, and let the client in with a proof that is none."""
-    peer.send(auth(0x18, "SCRAM-SHA-256", challenge(peer.asked)))
-    proof = await peer.expect(Auth)
+    peer.send(auth(0x18, "SCRAM-SHA-256", challenge(asked(connect))))
+    proof = await peer.next(Auth)
     assert proof.reason_code == 0x18
     peer.send(Connack(False, 0, said("SCRAM-SHA-256", b"v=" + b64encode(b"p" * 32))))
 
@@ -141,22 +142,20 @@ async def impostor(peer: Peer) -> None:
 @pytest.mark.spec("MQTT5-3.1.2-30")
 def test_a_server_without_proof_gets_nothing(loop: str) -> None:
     """Not a message of those that wait, and no ping: it does not know the password."""
-    heard: list[Packet | None] = []
+    heard: list[Packet] = []
 
     def serve(answer: Talk) -> Talk:
-        async def talk(peer: Peer) -> None:
-            assert peer.connect is not None
-            assert (peer.connect.user_name, peer.connect.password) == (None, None)
-            await answer(peer)
-            while (packet := await peer.packet()) is not None:
-                heard.append(packet)
+        async def talk(peer: Peer, connect: Connect) -> None:
+            assert (connect.user_name, connect.password) == (None, None)
+            await answer(peer, connect)
+            heard.extend(await peer.rest())
 
         return talk
 
-    async def at_once(peer: Peer) -> None:
+    async def at_once(peer: Peer, connect: Connect) -> None:
         peer.send(Connack(False, 0, said("SCRAM-SHA-256", None)))
 
-    async def of_another_method(peer: Peer) -> None:
+    async def of_another_method(peer: Peer, connect: Connect) -> None:
         peer.send(Connack(False, 0, said("JWT", None)))
 
     async def work() -> None:
@@ -177,23 +176,23 @@ def test_a_server_without_proof_gets_nothing(loop: str) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda asked: auth(0x18, "SCRAM-SHA-256", challenge(asked, 1)),
-        lambda asked: auth(0x18, "SCRAM-SHA-256", challenge(asked, 4095)),
-        lambda asked: auth(0x18, "SCRAM-SHA-256", challenge(asked, 10**9)),
-        lambda asked: auth(0x18, "SCRAM-SHA-256", b"r=mine,s=c2FsdCBvZiAxNiBieXRlcw==,i=4096"),
-        lambda asked: auth(0x18, "SCRAM-SHA-256", b"\xff"),
-        lambda asked: auth(0x18, "SCRAM-SHA-256", None),
-        lambda asked: auth(0x18, "SCRAM-SHA-1", challenge(asked)),
-        lambda asked: auth(0x00, "SCRAM-SHA-256", challenge(asked)),
-        lambda asked: auth(0x19, "SCRAM-SHA-256", challenge(asked)),
+        lambda first: auth(0x18, "SCRAM-SHA-256", challenge(first, 1)),
+        lambda first: auth(0x18, "SCRAM-SHA-256", challenge(first, 4095)),
+        lambda first: auth(0x18, "SCRAM-SHA-256", challenge(first, 10**9)),
+        lambda first: auth(0x18, "SCRAM-SHA-256", b"r=mine,s=c2FsdCBvZiAxNiBieXRlcw==,i=4096"),
+        lambda first: auth(0x18, "SCRAM-SHA-256", b"\xff"),
+        lambda first: auth(0x18, "SCRAM-SHA-256", None),
+        lambda first: auth(0x18, "SCRAM-SHA-1", challenge(first)),
+        lambda first: auth(0x00, "SCRAM-SHA-256", challenge(first)),
+        lambda first: auth(0x19, "SCRAM-SHA-256", challenge(first)),
     ],
 )
 def test_a_challenge_that_is_none_ends_the_connection(
     loop: str, answer: Callable[[bytes | None], Auth]
 ) -> None:
-    async def talk(peer: Peer) -> None:
-        peer.send(answer(peer.asked))
-        assert await peer.packet() is None
+    async def talk(peer: Peer, connect: Connect) -> None:
+        peer.send(answer(asked(connect)))
+        assert await peer.rest() == []
 
     async def work() -> None:
         async with Scripted(talk) as server:
@@ -204,10 +203,10 @@ def test_a_challenge_that_is_none_ends_the_connection(
 
 
 def test_two_challenges_at_once_end_the_connection(loop: str) -> None:
-    async def talk(peer: Peer) -> None:
+    async def talk(peer: Peer, connect: Connect) -> None:
         for _ in range(2):
-            peer.send(auth(0x18, "SCRAM-SHA-256", challenge(peer.asked)))
-        assert await peer.packet() is None
+            peer.send(auth(0x18, "SCRAM-SHA-256", challenge(asked(connect))))
+        assert await peer.rest() == []
 
     async def work() -> None:
         async with Scripted(talk) as server:
@@ -219,13 +218,12 @@ def test_two_challenges_at_once_end_the_connection(loop: str) -> None:
 
 @pytest.mark.spec("MQTT5-4.12.0-7")
 def test_without_a_method_there_is_no_auth(loop: str) -> None:
-    async def talk(peer: Peer) -> None:
+    async def talk(peer: Peer, connect: Connect) -> None:
         peer.send(Connack(False, 0))
         peer.send(auth(0x18, "JWT", b"?"))
-        packet = await peer.packet()
-        assert isinstance(packet, Disconnect)
+        packet = await peer.next(Disconnect)
         assert packet.reason_code == 0x82
-        assert await peer.packet() is None
+        assert await peer.rest() == []
 
     async def work() -> None:
         ended: asyncio.Queue[HoldfastError] = asyncio.Queue()
@@ -289,7 +287,7 @@ def test_a_token_with_a_method_is_shown_anew(loop: str, jwt: dict[str, object]) 
 def test_each_connection_has_a_fresh_token(loop: str) -> None:
     count = iter(range(10))
 
-    async def shortly(peer: Peer) -> None:
+    async def shortly(peer: Peer, connect: Connect) -> None:
         peer.send(Connack(False, 0))
 
     async def work() -> None:
@@ -317,18 +315,18 @@ def test_a_token_is_renewed_before_it_ends(loop: str) -> None:
     shown: list[bytes | None] = []
     done = asyncio.Event()
 
-    async def talk(peer: Peer) -> None:
-        shown.append(peer.asked)
+    async def talk(peer: Peer, connect: Connect) -> None:
+        shown.append(asked(connect))
         peer.send(Connack(False, 0, said("JWT", None)))
         for _ in range(3):
-            packet = await peer.expect(Auth)
+            packet = await peer.next(Auth)
             assert packet.reason_code == 0x19
             assert packet.properties is not None
             assert packet.properties.authentication_method == "JWT"
             shown.append(packet.properties.authentication_data)
             peer.send(auth(0, "JWT", None))
         done.set()
-        await peer.packet()
+        await peer.lost()
 
     async def work() -> None:
         async with (
@@ -401,9 +399,9 @@ def test_a_server_that_does_not_answer_again_is_left(loop: str) -> None:
 
 
 def test_the_end_of_the_connection_ends_it(loop: str) -> None:
-    async def hang_up(peer: Peer) -> None:
+    async def hang_up(peer: Peer, connect: Connect) -> None:
         peer.send(Connack(False, 0))
-        await peer.expect(Auth)
+        await peer.next(Auth)
 
     async def work() -> None:
         async with Scripted(hang_up, accept) as server:
@@ -447,14 +445,14 @@ def test_a_way_of_ones_own(loop: str) -> None:
         async def answer(self, challenge: bytes | None) -> bytes | None:
             return None if challenge is None else challenge[::-1]
 
-    async def talk(peer: Peer) -> None:
+    async def talk(peer: Peer, connect: Connect) -> None:
         for question, answer in ((b"abc", b"cba"), (None, None)):
             peer.send(auth(0x18, "RIDDLE", question))
-            packet = await peer.expect(Auth)
+            packet = await peer.next(Auth)
             assert packet.properties is not None
             assert packet.properties.authentication_data == answer
         peer.send(Connack(False, 0, said("RIDDLE", b"right")))
-        await peer.packet()
+        await peer.lost()
 
     async def work() -> None:
         async with Scripted(talk) as server, Client(server.url, auth=Riddle()):

@@ -9,9 +9,8 @@ import pytest
 from holdfast import Client, HoldfastError, Reconnect, Refused
 from holdfast.client.route import REDIRECTS_MAX, REFERENCES_MAX, Route
 from holdfast.client.url import parse_url
-from holdfast.protocol.packets import Connack
 from tests.client.peer import LOOPS, run
-from tests.client.scripted import Peer, Scripted, Talk, accept, leave, refuse
+from tests.client.scripted import Reference, Scripted, Talk, accept, accept_briefly, leave, refuse
 
 USE_ANOTHER, MOVED = 0x9C, 0x9D
 QUICKLY = Reconnect(delay_min_s=0.001, delay_max_s=0.01)
@@ -62,15 +61,10 @@ class Told:
         )
 
 
-async def accept_briefly(peer: Peer) -> None:
-    """Let the client in, and close."""
-    peer.send(Connack(False, 0))
-
-
 @pytest.mark.parametrize("code", [USE_ANOTHER, MOVED])
 @pytest.mark.parametrize(("send_away", "connections"), [(refuse, 1), (leave, 2)])
 def test_a_client_goes_where_the_server_sends_it(
-    loop: str, code: int, send_away: Callable[[int, str], Talk], connections: int
+    loop: str, code: int, send_away: Callable[[int, Reference], Talk], connections: int
 ) -> None:
     async def work() -> None:
         told = Told()
@@ -157,13 +151,13 @@ def test_who_says_no_and_not_where_else_has_refused(loop: str, reference: str | 
 
 @pytest.mark.parametrize("send_away", [refuse, leave])
 def test_servers_that_send_a_client_in_a_circle_do_not_keep_it_busy(
-    loop: str, send_away: Callable[[int, str], Talk]
+    loop: str, send_away: Callable[[int, Reference], Talk]
 ) -> None:
     async def work() -> None:
-        told, port = Told(), closed_port()
+        told = Told()
         async with (
-            Scripted(send_away(USE_ANOTHER, f"127.0.0.1:{port}")) as first,
-            Scripted(send_away(USE_ANOTHER, first.address), port=port) as other,
+            Scripted(send_away(USE_ANOTHER, lambda: other.address)) as first,
+            Scripted(send_away(USE_ANOTHER, first.address)) as other,
         ):
             client = told.client(first.url, Reconnect(delay_min_s=3600, delay_max_s=3600))
             if send_away is refuse:

@@ -84,6 +84,10 @@ class Peer:
         """Leave what the client sends in the network, until it is full."""
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # of StreamWriter
 
+    def close(self) -> None:
+        """End the connection, when all is sent."""
+        self._writer.close()
+
     def cut(self) -> None:
         """End the connection, without a word."""
         self._writer.transport.abort()
