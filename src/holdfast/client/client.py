@@ -76,6 +76,7 @@ class OutboxState:
     in_flight: int
     oldest_age_s: float
     dropped: int  # expired, dropped at a bound, refused by the server, since the client began
+    error: HoldfastError | None  # why nothing can be stored at the moment, such as a full disk
 
     @property
     def is_empty(self) -> bool:
@@ -163,6 +164,9 @@ class Client:
         before_v5 = min(in_flight_max, IN_FLIGHT_BEFORE_V5)
         self._in_flight_max = in_flight_max if self._version >= MQTT_5_0 else before_v5
         self._limits = outbox_limits or OutboxLimits()
+        if self._limits.policy == "drop-oldest":
+            # What is in flight cannot be dropped: there has to be something else.
+            self._in_flight_max = min(self._in_flight_max, max(self._limits.messages_max // 2, 1))
         self._reconnect = reconnect or Reconnect()
         self._connect_timeout_s = connect_timeout_s
         self._close_timeout_s = close_timeout_s
@@ -358,7 +362,12 @@ class Client:
         oldest = sending.oldest()
         age_s = 0.0 if oldest is None else max(0.0, time.time() - oldest.queued_at_ms / 1000)
         return OutboxState(
-            sending.messages, sending.bytes, sending.in_flight, age_s, sending.dropped
+            sending.messages,
+            sending.bytes,
+            sending.in_flight,
+            age_s,
+            sending.dropped,
+            self._engine.error or self._engine.failure,
         )
 
     # --- receiving

@@ -7,7 +7,6 @@ batch. Nothing waits for a task, a timer or a lock of its own.
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -18,12 +17,29 @@ from holdfast.client.options import OutboxLimits
 from holdfast.client.outgoing import ACCEPTED, STORED, Outgoing
 from holdfast.client.receipt import Receipt
 from holdfast.client.receiving import Receiving
-from holdfast.client.records import LoadedOutbox, Record
-from holdfast.client.sending import Sending
-from holdfast.errors import ConnectionLost, HoldfastError, LimitExceeded, ProtocolError, StoreError
+from holdfast.client.records import LoadedOutbox, Record, RemoveOutgoing, StoreOutgoing
+from holdfast.client.sending import DROPPED, NO_DUE, TOO_OLD, Sending
+from holdfast.errors import (
+    ConnectionLost,
+    HoldfastError,
+    LimitExceeded,
+    ProtocolError,
+    StoreCorrupt,
+    StoreError,
+    StoreTooNew,
+)
 from holdfast.logs import get_logger
 from holdfast.protocol.properties import unpack_properties
 from holdfast.worker import Worker
+
+# How long it takes until a failed outbox file is tried again, doubled up to the second.
+RETRY_MIN_S: Final = 0.5
+RETRY_MAX_S: Final = 30.0
+
+# Between two looks for messages that have expired or are too old, since each looks at all; and
+# between two log lines that say how many were dropped.
+SWEEP_PAUSE_S: Final = 1.0
+DROPPED_LOG_PAUSE_S: Final = 60.0
 
 # What nobody waits for, such as that a message is done, is written with the next commit that
 # somebody waits for, or after this time.
@@ -43,6 +59,16 @@ class OutboxStore(Protocol):
     def commit(self, records: list[Record]) -> None:
         """Make these durable, all of them or none; on a thread of its own."""
 
+    def reopen(self) -> None:
+        """Open the file anew after a commit that failed; on a thread of its own."""
+
+    @property
+    def wants_upkeep(self) -> bool:
+        """Whether there is something to do in idle times."""
+
+    def maintain(self) -> bool:
+        """Do a small part of that, on a thread of its own; whether there is more."""
+
     def close(self) -> None:
         """Let go of the file."""
 
@@ -59,7 +85,11 @@ class Engine:
 
     ``deliver`` gets the messages that arrived, ``notify`` is called when the connection has
     packets for it, ``broken`` when the server has broken the rules, ``failed`` when the outbox
-    file has: nothing is acknowledged from then on.
+    file is damaged: nothing is acknowledged from then on.
+
+    After any other failure of the file, such as a full disk, what was to be stored is refused, and
+    so is what comes. All else waits: nothing is sent or acknowledged that is not durable. The file
+    is opened anew from time to time, until what waits is committed.
     """
 
     def __init__(
@@ -77,6 +107,7 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
         self.error: HoldfastError | None = None  # what has ended it: nothing is promised any more
+        self.failure: StoreError | None = None  # why the outbox file cannot be written for now
         self.changes = Changes()
         is_durable = store is not None
         self.sending = Sending(self.changes, is_durable, in_flight_max)
@@ -88,7 +119,7 @@ class Engine:
         self._notify = notify
         self._broken = broken
         self._failed = failed
-        self._worker: Worker[None] | None = None
+        self._worker: Worker[object] | None = None
         self._transport: Transport | None = None
         self._is_paused = False  # the network takes nothing more at the moment
         self._written: list[Outgoing] = []  # of QoS 0, and not all of it has left
@@ -98,10 +129,23 @@ class Engine:
         self._committing: Changes | None = None
         self._lazy_timer: asyncio.TimerHandle | None = None
         # Those who wait: for the commit under way, for the next one, for room, for the end of all.
-        self._this_commit: list[asyncio.Future[None]] = []
-        self._next_commit: list[asyncio.Future[None]] = []
-        self._room: deque[tuple[asyncio.Future[None], Outgoing]] = deque()
+        self._this_commit: list[_CommitWaiter] = []
+        self._next_commit: list[_CommitWaiter] = []
+        self._room: dict[asyncio.Future[None], Outgoing] = {}
         self._drained: list[asyncio.Future[None]] = []
+        # A failed file is tried again.
+        self._retry_s = RETRY_MIN_S
+        self._retry_timer: asyncio.TimerHandle | None = None
+        self._is_retrying = False
+        self._is_stopping = False
+        self._is_maintaining = False
+        # Old and expired messages are dropped.
+        self._age_max_ms = int(limits.age_max_s * 1000)
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._sweep_due_ms = NO_DUE
+        self._swept_s = -SWEEP_PAUSE_S
+        self._dropped: dict[str, int] = {}  # by reason, not yet logged
+        self._dropped_logged_s = -DROPPED_LOG_PAUSE_S
 
     def start(self) -> LoadedOutbox | None:
         """Take over what an earlier process has left; that is returned."""
@@ -128,20 +172,28 @@ class Engine:
 
     async def stop(self) -> None:
         """Make durable what is left, and let go of the file. Those who still wait are told."""
-        for waiter, _ in self._room:
+        self._is_stopping = True
+        room, self._room = self._room, {}
+        for waiter in room:
             _fail(waiter, ConnectionLost("the client was closed before there was room"))
-        self._room.clear()
         for waiter in self._drained:
             _fail(waiter, ConnectionLost("the client was closed before all was sent"))
         self._drained.clear()
-        while not isinstance(self.error, StoreError) and (
-            self._committing is not None or self.changes.records
-        ):
-            self.error = None
-            await self.durable()
-        for timer in (self._lazy_timer, self._full_timer):
+        try:
+            if self.failure is not None:
+                self._retry()
+            while not isinstance(self.error, StoreError) and (
+                self._committing is not None or self.changes.records
+            ):
+                self.error = None
+                await self.durable()
+        except StoreError as error:
+            # What was acknowledged meanwhile is sent again, with DUP, by the next client.
+            _log.error(f"the outbox was closed, and does not have the last changes: {error}")
+        for timer in (self._lazy_timer, self._full_timer, self._retry_timer, self._sweep_timer):
             if timer is not None:
                 timer.cancel()
+        self._log_dropped()
         for entry in self.sending.unfinished():
             if isinstance(entry.watcher, Receipt):
                 entry.watcher.finish(
@@ -172,31 +224,40 @@ class Engine:
 
     def accept(self, entry: Outgoing) -> None:
         """Put a message into the outbox, where ``has_room`` has said that it may."""
-        if self.error is not None:
-            raise self.error
+        if self.error is not None or self.failure is not None:
+            self.refuse_if_failed(entry)
         self.sending.accept(entry)
         if not self._is_scheduled:
             self._is_scheduled = True
             self.loop.call_soon(self._scheduled_turn)
 
+    def refuse_if_failed(self, entry: Outgoing) -> None:
+        """Raise what keeps a message from being accepted, if anything does."""
+        error = self.error
+        if error is None and entry.qos > 0:
+            error = self.failure
+        if error is not None:
+            raise _like(error)
+
     def room(self, entry: Outgoing) -> asyncio.Future[None]:
         """Done when the message was accepted, as soon as there is room, in order."""
+        self.refuse_if_failed(entry)
         waiter: asyncio.Future[None] = self.loop.create_future()
-        if self.error is not None:
-            waiter.set_exception(self.error)
-            return waiter
-        self._room.append((waiter, entry))
+        self._room[waiter] = entry
+        waiter.add_done_callback(self._room_given_up)
         return waiter
 
+    def _room_given_up(self, waiter: asyncio.Future[None]) -> None:
+        if self._room.pop(waiter, None) is not None:
+            self.check()  # there may be room for those behind it
+
     def drop_oldest(self, entry: Outgoing) -> None:
-        """Make room for a message. Raises LimitExceeded if all that is left is in flight."""
-        for old in self.sending.waiting():
-            if self.has_room(entry):
-                return
-            if old.stage == STORED:
-                self.sending.drop(old, "dropped, the oldest of a full outbox")
-        if not self.has_room(entry):
-            raise LimitExceeded("the outbox is full, and all that is in it is in flight")
+        """Make room for a message. Raises LimitExceeded if all that is left may be in flight."""
+        self.refuse_if_failed(entry)
+        while not self.has_room(entry):
+            if not self.sending.drop_oldest():
+                raise LimitExceeded("the outbox is full, and all that is in it may be in flight")
+            self._dropped[DROPPED] = self._dropped.get(DROPPED, 0) + 1
 
     def durable(self, entry: Outgoing | None = None) -> asyncio.Future[None]:
         """Done when all is durable that was changed so far, or this message that was accepted.
@@ -204,14 +265,17 @@ class Engine:
         Fails with StoreError.
         """
         waiter: asyncio.Future[None] = self.loop.create_future()
+        stored = self.changes.stored
         if self.error is not None:
-            waiter.set_exception(self.error)
+            waiter.set_exception(_like(self.error))
         elif (
-            self._committing is not None and entry is not None and entry not in self.changes.stored
+            self._committing is not None
+            and entry is not None
+            and (not stored or entry.seq < stored[0].seq)
         ):
-            self._this_commit.append(waiter)
+            self._this_commit.append((waiter, True))
         else:
-            self._next_commit.append(waiter)
+            self._next_commit.append((waiter, entry is not None))
             self.changes.is_urgent = True
             self.check()
         return waiter
@@ -259,10 +323,10 @@ class Engine:
     def give_up(self, error: HoldfastError) -> None:
         """Nothing is sent and promised any more: tell all who wait."""
         self.error = error
-        waiters = [*self._next_commit, *self._drained, *(waiter for waiter, _ in self._room)]
+        waiters = [*(waiter for waiter, _ in self._next_commit), *self._drained, *self._room]
         self._next_commit = []
         self._drained = []
-        self._room.clear()
+        self._room = {}
         for waiter in waiters:
             _fail(waiter, error)
         for entry in self.sending.unfinished():
@@ -354,6 +418,11 @@ class Engine:
             drained, self._drained = self._drained, []
             for waiter in drained:
                 _wake(waiter)
+        due_ms = self.sending.due_ms(self._age_max_ms)
+        if due_ms < self._sweep_due_ms and not self._is_stopping:
+            self._plan_sweep(due_ms)
+        if self._dropped:
+            self._log_dropped_in_time()
         self._commit()
 
     def _look_whether_full(self, acknowledged: int) -> None:
@@ -397,18 +466,49 @@ class Engine:
         """Accept those who wait for room, in order, as far as there is some."""
         room, sending, limits = self._room, self.sending, self.limits
         while room:
-            waiter, entry = room[0]
+            waiter = next(iter(room))
+            entry = room[waiter]
             if waiter.done():
-                room.popleft()  # given up
+                del room[waiter]  # given up
                 continue
             if sending.messages >= limits.messages_max:
                 return
             if sending.bytes + entry.size > limits.bytes_max and sending.messages > 0:
                 return
-            room.popleft()
+            del room[waiter]
             sending.accept(entry)
             waiter.set_result(None)
             self.check()
+
+    # --- old and expired messages
+
+    def _plan_sweep(self, due_ms: int) -> None:
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        self._sweep_due_ms = due_ms
+        pause_s = self._swept_s + SWEEP_PAUSE_S - self.loop.time()
+        wait_s = due_ms / 1000 - time.time()
+        self._sweep_timer = self.loop.call_later(max(wait_s, pause_s, 0), self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweep_timer = None
+        self._sweep_due_ms = NO_DUE
+        self._swept_s = self.loop.time()
+        aged = self.sending.sweep(time.time_ns() // 1_000_000, self._age_max_ms)
+        if aged > 0:
+            self._dropped[TOO_OLD] = self._dropped.get(TOO_OLD, 0) + aged
+        self.turn()
+
+    def _log_dropped_in_time(self) -> None:
+        """Say what was dropped: at once, and then once in a while."""
+        if self.loop.time() >= self._dropped_logged_s + DROPPED_LOG_PAUSE_S:
+            self._log_dropped()
+
+    def _log_dropped(self) -> None:
+        self._dropped_logged_s = self.loop.time()
+        for reason, count in self._dropped.items():
+            _log.warning(f"messages of the outbox were {reason}", messages=count)
+        self._dropped.clear()
 
     # --- the outbox file
 
@@ -418,7 +518,7 @@ class Engine:
         if self._store is None:
             if self._next_commit:
                 waiters, self._next_commit = self._next_commit, []
-                for waiter in waiters:
+                for waiter, _ in waiters:
                     _wake(waiter)
             return
         if self._committing is not None or isinstance(self.error, StoreError):
@@ -445,7 +545,7 @@ class Engine:
         self.changes.is_urgent = True
         self.check()
 
-    def _committed(self, _result: None, error: BaseException | None) -> None:
+    def _committed(self, _result: object, error: BaseException | None) -> None:
         batch = self._committing
         assert batch is not None
         self._committing = None
@@ -461,20 +561,109 @@ class Engine:
         connection = self.connection
         if batch.sends and connection is not None and connection.number == batch.connection:
             self._out.extend(batch.sends)
-        for waiter in waiters:
+        for waiter, _ in waiters:
             _wake(waiter)
         self.check()
+        if not self.changes.records:
+            self._maintain()
+
+    def _maintain(self) -> None:
+        """Give back the space of a backlog, in steps between which commits have their turn."""
+        store = self._store
+        if store is not None and store.wants_upkeep and not self._is_maintaining:
+            assert self._worker is not None
+            self._is_maintaining = True
+            self._worker.submit(store.maintain, self._maintained)
+
+    def _maintained(self, has_more: object, error: BaseException | None) -> None:
+        self._is_maintaining = False
+        if error is not None and not isinstance(error, StoreError):
+            raise error
+        # After a failure the next commit fails too, and tells it.
+        if has_more and self._worker is not None and self._committing is None:
+            self._maintain()
 
     def _store_failed(
-        self, error: BaseException, batch: Changes, waiters: list[asyncio.Future[None]]
+        self, error: BaseException, batch: Changes, waiters: list["_CommitWaiter"]
     ) -> None:
-        """Nothing is promised any more: what the file holds is known only after it is read anew."""
         if not isinstance(error, StoreError):
             raise error
-        for waiter in waiters:
+        if not isinstance(error, StoreCorrupt | StoreTooNew):
+            self._suspend(error, batch, waiters)
+            return
+        # What the file holds is known only after it was mended.
+        self.failure = None
+        for waiter, _ in waiters:
             _fail(waiter, error)
         self.give_up(error)
         self._failed(error)
+
+    # --- a file that fails for a time
+
+    def _suspend(self, error: StoreError, batch: Changes, waiters: list["_CommitWaiter"]) -> None:
+        """Refuse what was to be stored, and keep all else of a failed commit for another attempt.
+
+        What the file has of it does not matter: it is committed again in whole.
+        """
+        if self.failure is None:
+            _log.error(f"nothing can be stored in the outbox for now: {error}")
+        self.failure = error
+        changes = self.changes
+        refused = self.sending.not_stored(batch.stored + changes.stored, error)
+        for changed in (batch, changes):
+            changed.stored = []
+            changed.records = [
+                record for record in changed.records if not isinstance(record, StoreOutgoing)
+            ]
+        batch.records += [RemoveOutgoing(seq) for seq in refused]
+        self._committing = batch
+        for waiter, is_publish in [*waiters, *self._next_commit]:
+            if is_publish or self._is_stopping:
+                _fail(waiter, _like(error))
+        self._this_commit = [one for one in waiters if not one[0].done()]
+        self._next_commit = [one for one in self._next_commit if not one[0].done()]
+        for waiter, entry in list(self._room.items()):
+            if entry.qos > 0:
+                _fail(waiter, _like(error))
+        if not self._is_stopping:
+            self._retry_timer = self.loop.call_later(self._retry_s, self._retry)
+            self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
+        self.check()
+
+    def _retry(self) -> None:
+        """Open the file anew and commit what waits."""
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+            self._retry_timer = None
+        batch, store = self._committing, self._store
+        if self._is_retrying or batch is None:
+            return
+        assert store is not None
+        assert self._worker is not None
+        self._is_retrying = True
+
+        def commit_again() -> None:
+            store.reopen()
+            store.commit(batch.records)
+
+        self._worker.submit(commit_again, self._retried)
+
+    def _retried(self, _result: object, error: BaseException | None) -> None:
+        self._is_retrying = False
+        if error is None:
+            _log.info("the outbox can be written again")
+            self.failure = None
+            self._retry_s = RETRY_MIN_S
+        self._committed(None, error)
+
+
+# Whether it is a message that is to be stored, which is refused if that fails.
+_CommitWaiter = tuple["asyncio.Future[None]", bool]
+
+
+def _like(error: HoldfastError) -> HoldfastError:
+    """An error to be raised once more: an exception gathers all places where it was raised."""
+    return type(error)(str(error)) if isinstance(error, StoreError) else error
 
 
 def _wake(waiter: "asyncio.Future[None]") -> None:

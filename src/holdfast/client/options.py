@@ -28,7 +28,8 @@ class OutboxLimits:
     """How much an outbox holds, and what a publish does when that is reached.
 
     ``age_max_s`` (0 for any age) counts from the publish; what is older is dropped, told to its
-    receipt, counted and logged.
+    receipt, counted and logged. A message that may be in flight is never dropped: with
+    ``drop-oldest`` no more than half of ``messages_max`` are sent at a time.
     """
 
     messages_max: int = 100_000

@@ -46,6 +46,7 @@ WAL_BYTES_MAX: Final = 4 * 1024 * 1024
 VACUUM_ABOVE_SHARE: Final = 4
 VACUUM_ABOVE_BYTES: Final = 4 * 1024 * 1024
 VACUUM_DOWN_TO_SHARE: Final = 8
+LOOK_AFTER: Final = 256  # messages removed
 VACUUM_PAGES: Final = 256  # given back in one step, with a commit or without
 
 # What a row whose values have other types leads to.
@@ -90,6 +91,7 @@ class OutboxFile:
         self._session = SessionRow("", False, 1, 1)
         self._frames = 0  # in the write-ahead log
         self._checkpoint_at = 0
+        self._gone = 0  # messages removed since the last look for free space
         self._is_vacuuming = False
         try:
             self._open()
@@ -152,6 +154,7 @@ class OutboxFile:
         except StoreCorrupt as error:
             raise self._damaged(str(error), is_named=True) from error
         self._session = session
+        self._gone += len(changes.released)
         self._upkeep()
 
     def maintain(self) -> bool:
@@ -303,8 +306,9 @@ class OutboxFile:
         try:
             if self._frames >= self._checkpoint_at:
                 self._checkpoint(writing)
-                if not writing.has_failed:
-                    self._is_vacuum_wanted(writing)
+            if self._gone >= LOOK_AFTER and not writing.has_failed:
+                self._gone = 0
+                self._is_vacuum_wanted(writing)
             if self._is_vacuuming and not writing.has_failed:
                 self._vacuum(writing)
                 self._is_vacuum_wanted(writing)

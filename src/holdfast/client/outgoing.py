@@ -58,6 +58,7 @@ class Outgoing:
         self.is_repeat = False  # it may have been sent before, over an earlier connection
         self.reason_code: i64 = 0
         self.reason = ""  # why it failed, or what the server said
+        self.error: BaseException | None = None  # why it could not be stored
         self.watcher: object = None
 
     def number(self, seq: int) -> None:
@@ -108,6 +109,11 @@ class Queue:
     def put_before(self, entries: list[Outgoing]) -> None:
         """Put these before all others."""
         self._entries[: self._head] = entries
+        self._head = 0
+
+    def forget_failed(self) -> None:
+        """Let go of what has failed."""
+        self._entries = [entry for entry in self.waiting() if entry.stage != FAILED]
         self._head = 0
 
     def waiting(self) -> list[Outgoing]:

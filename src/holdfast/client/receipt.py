@@ -68,6 +68,8 @@ class Receipt:
         """Wait until it is in the outbox. Raises StoreError if it could not be stored."""
         if self._entry.stage == ACCEPTED:
             await self._engine.durable(self._entry)
+        elif self._entry.error is not None:
+            raise self._entry.error
 
     def __await__(self) -> Generator[object, None, "Receipt"]:
         """Wait for its end.
@@ -100,6 +102,8 @@ class Receipt:
             self._engine.check()
             await waiter
         if entry.stage == FAILED:
+            if entry.error is not None:
+                raise entry.error
             if entry.reason_code != 0:
                 raise Refused(entry.reason_code, entry.reason or reason_name(entry.reason_code))
             raise LimitExceeded(entry.reason)

@@ -20,7 +20,7 @@ from holdfast.client.outgoing import (
 )
 from holdfast.client.records import ReleaseOutgoing, RemoveOutgoing, StoreOutgoing
 from holdfast.client.server_limits import ServerLimits
-from holdfast.message import Properties
+from holdfast.message import NEVER, Properties
 from holdfast.protocol.encode import encode_pubrel, publish_frame
 from holdfast.protocol.packets import MQTT_5_0
 from holdfast.protocol.properties import forwarded_properties, pack_properties
@@ -37,6 +37,9 @@ from holdfast.protocol.topic_aliases import AliasesOut
 PASS_BYTES_MAX: Final = 262_144
 
 EXPIRED: Final = "the message has expired before it could be sent"
+TOO_OLD: Final = "dropped, older than the outbox keeps messages"
+DROPPED: Final = "dropped, the oldest of a full outbox"
+NO_DUE: Final = 2**62  # a time that never comes, Unix time in milliseconds
 
 
 @final
@@ -57,7 +60,11 @@ class Sending:
         self._changes = changes
         self._is_durable = is_durable
         self._in_flight_max: i64 = in_flight_max
+        # What may have been sent before, over a session that may go on, and what was not: of that
+        # alone anything may be dropped.
+        self._repeats = Queue()
         self._queue = Queue()
+        self._due_ms: i64 = NO_DUE  # nothing in the queue expires before
         self._sender = Sender()
         self._in_flight: dict[int, Outgoing] = {}
         self._releases: i64 = 0  # PUBRECs that came so far
@@ -73,6 +80,8 @@ class Sending:
         """Take a message over, and number it if its QoS is above 0."""
         self.messages += 1
         self.bytes += entry.size
+        if entry.expires_at_ms != NEVER and entry.expires_at_ms < self._due_ms:
+            self._due_ms = entry.expires_at_ms
         if entry.qos > 0:
             entry.number(self.next_seq)
             self.next_seq += 1
@@ -113,25 +122,84 @@ class Sending:
             self._sender.pubrec(entry.packet_id, True)
         else:
             entry.stage = STORED
-            self._queue.append(entry)
+            self._repeats.append(entry)
 
-    def drop(self, entry: Outgoing, reason: str) -> None:
-        """Give a message up that is not in flight."""
-        assert entry.stage == ACCEPTED or entry.stage == STORED
-        self._fail(entry, 0, reason)
+    def drop_oldest(self) -> bool:
+        """Give the oldest message up that was never sent; False if there is none.
 
-    def waiting(self) -> list[Outgoing]:
-        """What is not in flight and has not failed, in order."""
-        return [entry for entry in self._queue.waiting() if entry.stage != FAILED]
+        What may be in flight stays: the server may have it, and holds its identifier until the
+        exchange is complete [MQTT-4.4.0-1].
+        """
+        queue = self._queue
+        while True:
+            entry = queue.first()
+            if entry is None:
+                return False
+            queue.take()
+            if entry.stage != FAILED:
+                self._fail(entry, 0, DROPPED)
+                return True
+
+    def sweep(self, now_ms: int, age_max_ms: int) -> int:
+        """Drop what has expired, or is older than ``age_max_ms`` (0: any age), and was never sent.
+
+        Returned is how many were dropped for their age.
+        """
+        aged: i64 = 0
+        has_failed = False
+        due_ms: i64 = NO_DUE
+        for entry in self._queue.waiting():
+            if entry.stage == FAILED:
+                has_failed = True
+            elif entry.expires_at_ms != NEVER and entry.expires_at_ms <= now_ms:
+                self._fail(entry, 0, EXPIRED)
+                has_failed = True
+            elif age_max_ms > 0 and entry.queued_at_ms + age_max_ms <= now_ms:
+                self._fail(entry, 0, TOO_OLD)
+                has_failed = True
+                aged += 1
+            else:
+                if entry.expires_at_ms != NEVER:
+                    due_ms = min(due_ms, entry.expires_at_ms)
+                if age_max_ms > 0:
+                    due_ms = min(due_ms, entry.queued_at_ms + age_max_ms)
+        if has_failed:
+            self._queue.forget_failed()
+        self._due_ms = due_ms
+        return aged
+
+    def due_ms(self, age_max_ms: int) -> int:
+        """When ``sweep`` has something to do at the earliest; NO_DUE if nothing is known."""
+        due_ms = self._due_ms
+        entry = self._queue.first()
+        if age_max_ms > 0 and entry is not None:
+            due_ms = min(due_ms, entry.queued_at_ms + age_max_ms)
+        return due_ms
+
+    def not_stored(self, entries: list[Outgoing], error: BaseException) -> list[int]:
+        """These could not be made durable: they are given up. Returned are their numbers."""
+        seqs: list[int] = []
+        for entry in entries:
+            seqs.append(entry.seq)
+            if entry.stage == ACCEPTED:
+                entry.error = error
+                self._fail(entry, 0, "the message could not be stored")
+        self._queue.forget_failed()
+        return seqs
 
     def unfinished(self) -> list[Outgoing]:
         """All that is neither done nor failed."""
-        return [*self._in_flight.values(), *self.waiting()]
+        waiting = self._repeats.waiting() + self._queue.waiting()
+        left = [entry for entry in waiting if entry.stage != FAILED]
+        return [*self._in_flight.values(), *left]
 
     def oldest(self) -> Outgoing | None:
         """The message that has waited longest for its end."""
         for entry in self._in_flight.values():
             return entry
+        first = self._repeats.first()
+        if first is not None and first.stage != FAILED:
+            return first
         for entry in self._queue.waiting():
             if entry.stage != FAILED:
                 return entry
@@ -181,10 +249,15 @@ class Sending:
             self._quota -= 1
             self._release(entry.packet_id, out)
         if again:
-            self._queue.put_before(again)
+            self._repeats.put_before(again)
         if not session_present:
-            for entry in self._queue.waiting():
+            unsent = self._repeats.waiting()
+            for entry in unsent:
                 entry.is_repeat = False
+                if entry.expires_at_ms != NEVER:
+                    self._due_ms = min(self._due_ms, entry.expires_at_ms)
+            self._queue.put_before(unsent)
+            self._repeats = Queue()
 
     def disconnected(self) -> None:
         """The connection is gone; what is in flight stays so until the next one."""
@@ -193,7 +266,7 @@ class Sending:
     @property
     def has_more(self) -> bool:
         """Whether ``pump`` would send something."""
-        entry = self._queue.first()
+        entry = self._repeats.first() or self._queue.first()
         if entry is None or entry.stage == ACCEPTED or self._connection == 0:
             return False
         if entry.qos == 0 or entry.stage == FAILED:
@@ -206,10 +279,13 @@ class Sending:
         Those are done when they are written. Source: [MQTT-3.3.4-7], [MQTT-3.3.4-9].
         """
         written: list[Outgoing] = []
-        queue = self._queue
+        queue = self._repeats
         left: i64 = PASS_BYTES_MAX
         while left > 0 and self._connection != 0:
             entry = queue.first()
+            if entry is None and queue is not self._queue:
+                queue = self._queue
+                continue
             if entry is None or entry.stage == ACCEPTED:
                 break
             if entry.stage == FAILED:
