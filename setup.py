@@ -78,7 +78,9 @@ def extensions() -> list[Extension]:
     from mypyc.build import mypycify
 
     # An empty --config-file keeps an install from failing over the lint rules of the project.
-    return mypycify(["--config-file=", *sources], opt_level="3", group_name="holdfast")
+    # Nor may what other modules import, which is not there before the install, and is not compiled.
+    options = ["--config-file=", "--follow-imports=silent"]
+    return mypycify([*options, *sources], opt_level="3", group_name="holdfast")
 
 
 setup(ext_modules=extensions())
