@@ -71,8 +71,10 @@ class LinkProtocol(asyncio.Protocol):
         """The transport is there."""
         # Not asserted: those of uvloop are of no class of asyncio's.
         self.transport = cast(asyncio.Transport, transport)
-        # So that ``resume_writing`` means that all has left; see ``Engine``.
-        self.transport.set_write_buffer_limits(high=0)
+        # So that ``resume_writing`` means that all has left; see ``Engine``. Over TLS a bound is
+        # reached where it is passed elsewhere: with 0 an empty buffer would be full.
+        is_tls = self.transport.get_extra_info("sslcontext") is not None
+        self.transport.set_write_buffer_limits(high=1 if is_tls else 0, low=0)
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
