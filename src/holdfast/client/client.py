@@ -37,11 +37,13 @@ from holdfast.errors import (
     HoldfastError,
     LimitExceeded,
     ProtocolError,
+    Refused,
     StoreError,
     UsageError,
 )
 from holdfast.logs import get_logger
 from holdfast.message import NEVER, Properties
+from holdfast.protocol.encode import encode
 from holdfast.protocol.packets import (
     MQTT_5_0,
     Connack,
@@ -384,22 +386,20 @@ class Client:
 
         Raises UsageError for a filter that no server would take.
         """
-        if not topic_filters:
-            raise UsageError("expected at least one topic filter")
+        _check_filters(topic_filters)
         requests: list[SubscriptionRequest] = []
         for topic_filter in topic_filters:
-            _checked(check_filter, topic_filter)
             requests.append(
                 SubscriptionRequest(
                     topic_filter, qos, no_local, retain_as_published, retain_handling
                 )
             )
+        encode(Subscribe(1, requests), self._version)  # raises for what no server would take
         return Subscription(self, self._engine, requests)
 
     async def unsubscribe(self, *topic_filters: str) -> list[int]:
         """Unsubscribe, and end the streams of these filters; the reason codes are returned."""
-        for topic_filter in topic_filters:
-            _checked(check_filter, topic_filter)
+        _check_filters(topic_filters)
         self._streams.remove(topic_filters)
         while True:
             await self._the_link.connected()
@@ -569,7 +569,11 @@ class Client:
         if subscription.identifier and connection.limits.has_subscription_identifiers:
             packet.properties = Properties()
             packet.properties.subscription_identifiers = [subscription.identifier]
-        self._ask(packet, subscription)
+        subscription.is_asked_for(subscription.requests)
+        try:
+            self._ask(packet, subscription)
+        except Refused as error:
+            subscription.take_refusal(error)
 
     def _ask(
         self, packet: Subscribe | Unsubscribe, asker: Subscription | asyncio.Future[list[int]]
@@ -754,6 +758,13 @@ def _payload_bytes(payload: Payload) -> bytes:
     raise UsageError(
         f"expected bytes, str, int, float or None as payload, got {type(payload).__name__}"
     )
+
+
+def _check_filters(topic_filters: Sequence[str]) -> None:
+    if not topic_filters:
+        raise UsageError("expected at least one topic filter")
+    for topic_filter in topic_filters:
+        _checked(check_filter, topic_filter)
 
 
 def _checked(check: Callable[[str], None], text: str) -> None:

@@ -11,7 +11,7 @@ from holdfast.client.outgoing import PUBLISH_ID_MAX
 from holdfast.client.receiving import Receiving
 from holdfast.client.sending import Sending
 from holdfast.client.server_limits import ServerLimits
-from holdfast.errors import ProtocolError
+from holdfast.errors import ProtocolError, Refused
 from holdfast.message import Properties
 from holdfast.protocol.decode import decode, decode_publish, peek_packet_id
 from holdfast.protocol.encode import encode
@@ -33,21 +33,27 @@ from holdfast.protocol.packets import (
     Pubrel,
     Suback,
     Subscribe,
+    SubscriptionRequest,
     Unsuback,
     Unsubscribe,
 )
 from holdfast.protocol.reason_codes import (
     FAILURE,
     PACKET_IDENTIFIER_NOT_FOUND,
+    PACKET_TOO_LARGE,
     PROTOCOL_ERROR,
+    SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
     SUCCESS,
+    WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED,
 )
 from holdfast.protocol.topic_aliases import AliasesIn
-from holdfast.protocol.topics import TopicCache
+from holdfast.protocol.topics import TopicCache, has_wildcard, is_shared
 
 REQUEST_ID_MIN: Final = PUBLISH_ID_MAX + 1
 REQUEST_ID_MAX: Final = 65_535
 REQUESTS_MAX: Final = REQUEST_ID_MAX - REQUEST_ID_MIN + 1
+
+PACKET_BYTES_MIN: Final = 5  # of an acknowledgement with a reason code
 
 CONNECTING: Final = 0  # CONNECT was sent
 CONNECTED: Final = 1
@@ -100,8 +106,11 @@ class ClientConnection:
     def request(self, packet: Subscribe | Unsubscribe, out: list[bytes]) -> int:
         """Send a SUBSCRIBE or UNSUBSCRIBE under an identifier that is free, which is returned.
 
-        0 if REQUESTS_MAX are unanswered. The answer comes in ``answered``.
+        0 if REQUESTS_MAX are unanswered. The answer comes in ``answered``. Raises Refused for what
+        this server has said that it does not take, UsageError for what no server would.
         """
+        if isinstance(packet, Subscribe):
+            self._check_requests(packet.requests)
         if len(self._requests) >= REQUESTS_MAX:
             return 0
         packet_id = self._next_request_id
@@ -109,9 +118,41 @@ class ClientConnection:
             packet_id = packet_id + 1 if packet_id < REQUEST_ID_MAX else REQUEST_ID_MIN
         self._next_request_id = packet_id + 1 if packet_id < REQUEST_ID_MAX else REQUEST_ID_MIN
         packet.packet_id = packet_id
-        out.append(encode(packet, self.version))
+        frame = encode(packet, self.version)
+        if len(frame) > self.limits.packet_bytes_max:
+            # [MQTT-3.2.2-15]
+            raise Refused(
+                PACKET_TOO_LARGE,
+                f"the server takes packets of {self.limits.packet_bytes_max} bytes, "
+                f"this {PACKET_NAMES[frame[0] >> 4]} has {len(frame)}",
+            )
+        out.append(frame)
         self._requests[packet_id] = packet
         return packet_id
+
+    def disconnect(self, packet: Disconnect) -> bytes:
+        """The DISCONNECT, as far as the server takes it: at most without properties, or none."""
+        for one in (packet, Disconnect(packet.reason_code), Disconnect()):
+            frame = encode(one, self.version)
+            if len(frame) <= self.limits.packet_bytes_max:
+                return frame
+        return b""
+
+    def _check_requests(self, requests: list[SubscriptionRequest]) -> None:
+        """Source: MQTT 5.0 §3.2.2.3.11, §3.2.2.3.13."""
+        limits = self.limits
+        for request in requests:
+            topic_filter = request.topic_filter
+            if not limits.has_shared_subscriptions and is_shared(topic_filter):
+                raise Refused(
+                    SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
+                    f"the server has no Shared Subscriptions, as {topic_filter} would be",
+                )
+            if not limits.has_wildcards and has_wildcard(topic_filter):
+                raise Refused(
+                    WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED,
+                    f"the server has no subscriptions with wildcards, as {topic_filter} would be",
+                )
 
     # --- what the server sends
 
@@ -204,6 +245,12 @@ class ClientConnection:
             # [MQTT-3.2.2-4]: it can be none of ours.
             raise _protocol_error("expected no session present after a clean start")
         limits = ServerLimits(self.version, packet.properties)
+        if limits.packet_bytes_max < PACKET_BYTES_MIN:
+            raise ProtocolError(
+                PACKET_TOO_LARGE,
+                f"expected a Maximum Packet Size of at least {PACKET_BYTES_MIN}, "
+                f"{limits.packet_bytes_max} came: no acknowledgement fits",
+            )
         self.state = CONNECTED
         self.limits = limits
         self.session_present = packet.session_present

@@ -206,7 +206,7 @@ class Link:
             assert engine is not None
             assert engine.connection is not None
             engine.turn()
-            protocol.transport.write(encode(disconnect, engine.connection.version))
+            protocol.transport.write(engine.connection.disconnect(disconnect))
             protocol.transport.close()
             await asyncio.wait([protocol.lost], timeout=1)
         if self._task is not None:
@@ -420,7 +420,7 @@ class Link:
             and connection.version >= MQTT_5_0
             and connection.state == CONNECTED
         ):
-            protocol.transport.write(encode(Disconnect(error.reason_code), MQTT_5_0))
+            protocol.transport.write(connection.disconnect(Disconnect(error.reason_code)))
         self.hang_up(error)
 
     def hang_up(self, error: HoldfastError) -> None:

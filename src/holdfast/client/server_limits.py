@@ -25,7 +25,7 @@ class ServerLimits:
         self.aliases_max: i64 = 0
         self.has_wildcards = True
         self.has_subscription_identifiers = version >= MQTT_5_0
-        self.has_shared_subscriptions = version >= MQTT_5_0
+        self.has_shared_subscriptions = True  # before 5.0 a server cannot say that it has none
         if properties is None:
             return
         if properties.receive_maximum is not None:

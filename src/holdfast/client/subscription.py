@@ -42,6 +42,7 @@ class Stream:
         self._waiter: asyncio.Future[None] | None = None
         self._last: ReceivedMessage | None = None
         self._error: BaseException | None = None
+        self._refusal: HoldfastError | None = None  # of all that would bring messages
         self._is_ended = False
 
     def __len__(self) -> int:
@@ -62,6 +63,8 @@ class Stream:
                     raise self._error
                 if self._is_ended:
                     raise StopAsyncIteration
+                if self._refusal is not None:
+                    raise self._refusal
                 if self._waiter is not None:
                     raise UsageError("another task waits for this stream: give each its own")
                 self._waiter = self._engine.loop.create_future()
@@ -129,6 +132,7 @@ class Subscription(Stream):
         self.refused: HoldfastError | None = None
         self._client = client
         self._confirmed: list[asyncio.Future[None]] = []
+        self._asked = requests  # in the last SUBSCRIBE
         self._is_asked = False
 
     @property
@@ -158,23 +162,41 @@ class Subscription(Stream):
         """Whether one of its filters matches a topic."""
         return any(matches(request.topic_filter, topic) for request in self.requests)
 
+    def is_asked_for(self, requests: list[SubscriptionRequest]) -> None:
+        """A SUBSCRIBE with these is sent: what an earlier server said counts no more."""
+        self._asked = requests
+        self._refusal = self.refused = None
+
     def take_suback(self, reason_codes: list[int]) -> None:
         """The server has answered."""
         self.reason_codes = reason_codes
         self.is_confirmed = True
-        for request, code in zip(self.requests, reason_codes, strict=True):
+        for request, code in zip(self._asked, reason_codes, strict=True):
             if code >= FAILURE:
                 text = f"the subscription to {request.topic_filter} was refused"
                 self.refused = Refused(code, f"{text}: {reason_name(code)}")
                 break
         else:
             self.refused = None
+        self._answered(is_whole=all(code >= FAILURE for code in reason_codes))
+
+    def take_refusal(self, error: Refused) -> None:
+        """The server need not be asked: it has said before that it does not take this."""
+        self.reason_codes = [error.reason_code] * len(self.requests)
+        self.is_confirmed = True
+        self.refused = error
+        self._answered(is_whole=True)
+
+    def _answered(self, *, is_whole: bool) -> None:
+        self._refusal = self.refused if is_whole else None
         waiters, self._confirmed = self._confirmed, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        if self.refused is not None and self._is_asked:
+        if self.refused is not None and not waiters:
             _log.warning(str(self.refused))
+        if self._refusal is not None and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def end(self, error: BaseException | None = None) -> None:
         """No message comes any more; who waits for SUBACK is told."""
