@@ -7,11 +7,12 @@ the server's part through the ``Peer`` of each connection.
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from holdfast.client.client import Client
+from holdfast.message import Properties
 from holdfast.protocol.decode import decode
 from holdfast.protocol.encode import encode
 from holdfast.protocol.framer import PACKET_BYTES_MAX, Framer
@@ -194,3 +195,17 @@ def play(scene: Coroutine[None, None, T]) -> T:
     """Run a scene on a clock that jumps."""
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:
         return runner.run(scene)
+
+
+def properties_of(values: Mapping[str, object]) -> Properties:
+    """A property set with these values, each named as in ``Properties``."""
+    found = Properties()
+    for name, value in values.items():
+        assert hasattr(found, name), name
+        setattr(found, name, value)
+    return found
+
+
+def connack(*, present: bool = False, code: int = 0, **values: object) -> Connack:
+    """A CONNACK with these properties."""
+    return Connack(present, code, properties_of(values) if values else None)
