@@ -4,8 +4,9 @@ import asyncio
 from pathlib import Path
 from typing import TypeVar
 
+from holdfast.client.commits import Commits, OutboxStore
 from holdfast.client.connection import ClientConnection
-from holdfast.client.engine import Engine, OutboxStore
+from holdfast.client.engine import Engine
 from holdfast.client.incoming import ReceivedMessage
 from holdfast.client.options import OutboxLimits
 from holdfast.client.outbox import OutboxFile
@@ -17,7 +18,6 @@ from holdfast.protocol.decode import decode
 from holdfast.protocol.encode import encode
 from holdfast.protocol.framer import PACKET_BYTES_MAX, Framer
 from holdfast.protocol.packets import MQTT_5_0, Connack, Connect, Packet
-from holdfast.worker import Worker
 
 NOW_MS = 1_700_000_000_000
 P = TypeVar("P", bound=Packet)
@@ -101,6 +101,13 @@ class Bench:
         assert len(matching) == count, found
         return matching
 
+    @property
+    def commits(self) -> Commits:
+        """Those of the engine's file."""
+        commits = self.engine._commits
+        assert commits is not None
+        return commits
+
     async def quiet(self) -> None:
         """Let the engine and the thread of its file do what they can; nothing may be written."""
         await idle(self.engine)
@@ -119,10 +126,9 @@ async def turns(count: int = 5) -> None:
 async def idle(engine: Engine) -> None:
     """Wait until the jobs are done that the thread of the outbox file has now."""
     await turns()
-    worker: Worker[object] | None = engine._worker
-    if worker is not None:
+    if engine._commits is not None:
         done = asyncio.get_running_loop().create_future()
-        worker.submit(lambda: None, lambda _result, _error: done.set_result(None))
+        engine._commits._worker.submit(lambda: None, lambda _result, _error: done.set_result(None))
         await done
     await turns()
 

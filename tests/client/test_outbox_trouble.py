@@ -13,7 +13,7 @@ from typing import Final
 import apsw
 import pytest
 
-from holdfast.client import engine as engine_module
+from holdfast.client import commits as commits_module
 from holdfast.client import outbox
 from holdfast.client.client import Client
 from holdfast.client.options import OutboxLimits
@@ -55,8 +55,8 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed file is tried again at once."""
-    monkeypatch.setattr(engine_module, "RETRY_MIN_S", 0.001)
-    monkeypatch.setattr(engine_module, "RETRY_MAX_S", 0.01)
+    monkeypatch.setattr(commits_module, "RETRY_MIN_S", 0.001)
+    monkeypatch.setattr(commits_module, "RETRY_MAX_S", 0.01)
 
 
 def run(scene: Coroutine[None, None, None]) -> None:
@@ -276,8 +276,8 @@ def test_closing_with_a_full_disk_ends_and_loses_nothing_that_was_promised(
 def test_closing_makes_a_last_attempt(
     path: Path, vfs: WatchedVfs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "RETRY_MIN_S", 1000.0)
-    monkeypatch.setattr(engine_module, "RETRY_MAX_S", 1000.0)
+    monkeypatch.setattr(commits_module, "RETRY_MIN_S", 1000.0)
+    monkeypatch.setattr(commits_module, "RETRY_MAX_S", 1000.0)
 
     async def scene() -> None:
         bench = open_bench(path, vfs)
@@ -378,8 +378,8 @@ def test_a_backlog_that_went_out_gives_its_space_back_in_idle_times(
         for packet in await bench.sent(Publish, 400):
             bench.server(Puback(packet.packet_id, 0))
         await bench.engine.durable()
-        assert bench.engine._store is not None
-        while bench.engine._is_maintaining or bench.engine._store.wants_upkeep:
+        assert bench.commits._store is not None
+        while bench.commits._is_maintaining or bench.commits._store.wants_upkeep:
             await idle(bench.engine)
         await bench.engine.stop()
 

@@ -11,66 +11,34 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from holdfast.client.changes import Changes
+from holdfast.client.commits import Commits, OutboxStore, fail, like, wake
 from holdfast.client.connection import CONNECTED, ClientConnection
 from holdfast.client.incoming import ACKNOWLEDGED, ReceivedMessage
 from holdfast.client.options import OutboxLimits
 from holdfast.client.outgoing import ACCEPTED, STORED, Outgoing
 from holdfast.client.receipt import Receipt
 from holdfast.client.receiving import Receiving
-from holdfast.client.records import LoadedOutbox, Record, RemoveOutgoing, StoreOutgoing
+from holdfast.client.records import LoadedOutbox
 from holdfast.client.sending import DROPPED, NO_DUE, TOO_OLD, Sending
 from holdfast.errors import (
     ConnectionLost,
     HoldfastError,
     LimitExceeded,
     ProtocolError,
-    StoreCorrupt,
     StoreError,
-    StoreTooNew,
 )
 from holdfast.logs import get_logger
 from holdfast.protocol.properties import unpack_properties
-from holdfast.worker import Worker
-
-# How long it takes until a failed outbox file is tried again, doubled up to the second.
-RETRY_MIN_S: Final = 0.5
-RETRY_MAX_S: Final = 30.0
 
 # Between two looks for messages that have expired or are too old, since each looks at all; and
 # between two log lines that say how many were dropped.
 SWEEP_PAUSE_S: Final = 1.0
 DROPPED_LOG_PAUSE_S: Final = 60.0
 
-# What nobody waits for, such as that a message is done, is written with the next commit that
-# somebody waits for, or after this time.
-LAZY_S: Final = 0.05
 # How long an application may leave a full window as it is before that is told.
 FULL_S: Final = 30.0
 
 _log = get_logger(__name__)
-
-
-class OutboxStore(Protocol):
-    """What the engine needs of an outbox file; see ``OutboxFile``."""
-
-    def load(self) -> LoadedOutbox:
-        """What an earlier process has left."""
-
-    def commit(self, records: list[Record]) -> None:
-        """Make these durable, all of them or none; on a thread of its own."""
-
-    def reopen(self) -> None:
-        """Open the file anew after a commit that failed; on a thread of its own."""
-
-    @property
-    def wants_upkeep(self) -> bool:
-        """Whether there is something to do in idle times."""
-
-    def maintain(self) -> bool:
-        """Do a small part of that, on a thread of its own; whether there is more."""
-
-    def close(self) -> None:
-        """Let go of the file."""
 
 
 class Transport(Protocol):
@@ -107,38 +75,36 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
         self.error: HoldfastError | None = None  # what has ended it: nothing is promised any more
-        self.failure: StoreError | None = None  # why the outbox file cannot be written for now
         self.changes = Changes()
         is_durable = store is not None
         self.sending = Sending(self.changes, is_durable, in_flight_max)
         self.receiving = Receiving(self.changes, is_durable, manual_ack, self.acknowledge)
         self.connection: ClientConnection | None = None
         self.last_write_s = 0.0
-        self._store = store
         self._deliver = deliver
         self._notify = notify
         self._broken = broken
         self._failed = failed
-        self._worker: Worker[object] | None = None
+        self._commits: Commits | None = None
+        if store is not None:
+            self._commits = Commits(
+                store,
+                self.changes,
+                check=self.check,
+                committed=self._committed,
+                refused=self._not_stored,
+                damaged=self._damaged,
+            )
         self._transport: Transport | None = None
         self._is_paused = False  # the network takes nothing more at the moment
         self._written: list[Outgoing] = []  # of QoS 0, and not all of it has left
         self._is_scheduled = False
         self._full_timer: asyncio.TimerHandle | None = None
         self._out: list[bytes] = []
-        self._committing: Changes | None = None
-        self._lazy_timer: asyncio.TimerHandle | None = None
-        # Those who wait: for the commit under way, for the next one, for room, for the end of all.
-        self._this_commit: list[_CommitWaiter] = []
-        self._next_commit: list[_CommitWaiter] = []
+        # Those who wait for room, and for the end of all.
         self._room: dict[asyncio.Future[None], Outgoing] = {}
         self._drained: list[asyncio.Future[None]] = []
-        # A failed file is tried again.
-        self._retry_s = RETRY_MIN_S
-        self._retry_timer: asyncio.TimerHandle | None = None
-        self._is_retrying = False
         self._is_stopping = False
-        self._is_maintaining = False
         # Old and expired messages are dropped.
         self._age_max_ms = int(limits.age_max_s * 1000)
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -149,10 +115,9 @@ class Engine:
 
     def start(self) -> LoadedOutbox | None:
         """Take over what an earlier process has left; that is returned."""
-        if self._store is None:
+        if self._commits is None:
             return None
-        self._worker = Worker("holdfast-outbox", self.loop)
-        loaded = self._store.load()
+        loaded = self._commits.load()
         for kept in loaded.outgoing:
             entry = Outgoing(
                 kept.topic,
@@ -175,22 +140,11 @@ class Engine:
         self._is_stopping = True
         room, self._room = self._room, {}
         for waiter in room:
-            _fail(waiter, ConnectionLost("the client was closed before there was room"))
+            fail(waiter, ConnectionLost("the client was closed before there was room"))
         for waiter in self._drained:
-            _fail(waiter, ConnectionLost("the client was closed before all was sent"))
+            fail(waiter, ConnectionLost("the client was closed before all was sent"))
         self._drained.clear()
-        try:
-            if self.failure is not None:
-                self._retry()
-            while not isinstance(self.error, StoreError) and (
-                self._committing is not None or self.changes.records
-            ):
-                self.error = None
-                await self.durable()
-        except StoreError as error:
-            # What was acknowledged meanwhile is sent again, with DUP, by the next client.
-            _log.error(f"the outbox was closed, and does not have the last changes: {error}")
-        for timer in (self._lazy_timer, self._full_timer, self._retry_timer, self._sweep_timer):
+        for timer in (self._full_timer, self._sweep_timer):
             if timer is not None:
                 timer.cancel()
         self._log_dropped()
@@ -199,11 +153,8 @@ class Engine:
                 entry.watcher.finish(
                     ConnectionLost("the client was closed before the message was acknowledged")
                 )
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
-        if self._store is not None:
-            self._store.close()
+        if self._commits is not None:
+            await self._commits.stop()
 
     # --- what the application does
 
@@ -237,7 +188,12 @@ class Engine:
         if error is None and entry.qos > 0:
             error = self.failure
         if error is not None:
-            raise _like(error)
+            raise like(error)
+
+    @property
+    def failure(self) -> StoreError | None:
+        """Why the outbox file cannot be written for now."""
+        return None if self._commits is None else self._commits.failure
 
     def room(self, entry: Outgoing) -> asyncio.Future[None]:
         """Done when the message was accepted, as soon as there is room, in order."""
@@ -264,20 +220,13 @@ class Engine:
 
         Fails with StoreError.
         """
+        if self._commits is not None and self.error is None:
+            return self._commits.durable(entry)
         waiter: asyncio.Future[None] = self.loop.create_future()
-        stored = self.changes.stored
         if self.error is not None:
-            waiter.set_exception(_like(self.error))
-        elif (
-            self._committing is not None
-            and entry is not None
-            and (not stored or entry.seq < stored[0].seq)
-        ):
-            self._this_commit.append((waiter, True))
+            waiter.set_exception(like(self.error))
         else:
-            self._next_commit.append((waiter, entry is not None))
-            self.changes.is_urgent = True
-            self.check()
+            waiter.set_result(None)
         return waiter
 
     def drained(self) -> asyncio.Future[None]:
@@ -323,12 +272,13 @@ class Engine:
     def give_up(self, error: HoldfastError) -> None:
         """Nothing is sent and promised any more: tell all who wait."""
         self.error = error
-        waiters = [*(waiter for waiter, _ in self._next_commit), *self._drained, *self._room]
-        self._next_commit = []
+        if self._commits is not None:
+            self._commits.give_up(error)
+        waiters = [*self._drained, *self._room]
         self._drained = []
         self._room = {}
         for waiter in waiters:
-            _fail(waiter, error)
+            fail(waiter, error)
         for entry in self.sending.unfinished():
             if isinstance(entry.watcher, Receipt):
                 entry.watcher.finish(error)
@@ -417,13 +367,14 @@ class Engine:
         if self._drained and self.sending.messages == 0:
             drained, self._drained = self._drained, []
             for waiter in drained:
-                _wake(waiter)
+                wake(waiter)
         due_ms = self.sending.due_ms(self._age_max_ms)
         if due_ms < self._sweep_due_ms and not self._is_stopping:
             self._plan_sweep(due_ms)
         if self._dropped:
             self._log_dropped_in_time()
-        self._commit()
+        if self._commits is not None:
+            self._commits.turn()
 
     def _look_whether_full(self, acknowledged: int) -> None:
         """Tell if the window is as full as it was, and nothing was acknowledged meanwhile."""
@@ -512,47 +463,8 @@ class Engine:
 
     # --- the outbox file
 
-    def _commit(self) -> None:
-        """Begin the next commit if somebody waits for it and none is under way."""
-        changes = self.changes
-        if self._store is None:
-            if self._next_commit:
-                waiters, self._next_commit = self._next_commit, []
-                for waiter, _ in waiters:
-                    _wake(waiter)
-            return
-        if self._committing is not None or isinstance(self.error, StoreError):
-            return
-        if not changes.is_urgent:
-            if changes.records and self._lazy_timer is None:
-                self._lazy_timer = self.loop.call_later(LAZY_S, self._commit_lazily)
-            return
-        if self._lazy_timer is not None:
-            self._lazy_timer.cancel()
-            self._lazy_timer = None
-        batch = changes.take()
-        self._committing = batch
-        self._this_commit, self._next_commit = self._next_commit, []
-        if not batch.records:
-            self._committed(None, None)
-            return
-        assert self._worker is not None
-        store = self._store
-        self._worker.submit(lambda: store.commit(batch.records), self._committed)
-
-    def _commit_lazily(self) -> None:
-        self._lazy_timer = None
-        self.changes.is_urgent = True
-        self.check()
-
-    def _committed(self, _result: object, error: BaseException | None) -> None:
-        batch = self._committing
-        assert batch is not None
-        self._committing = None
-        waiters, self._this_commit = self._this_commit, []
-        if error is not None:
-            self._store_failed(error, batch, waiters)
-            return
+    def _committed(self, batch: Changes) -> None:
+        """What this batch promises is durable."""
         for entry in batch.stored:
             if entry.stage == ACCEPTED:
                 entry.stage = STORED
@@ -561,116 +473,14 @@ class Engine:
         connection = self.connection
         if batch.sends and connection is not None and connection.number == batch.connection:
             self._out.extend(batch.sends)
-        for waiter, _ in waiters:
-            _wake(waiter)
-        self.check()
-        if not self.changes.records:
-            self._maintain()
 
-    def _maintain(self) -> None:
-        """Give back the space of a backlog, in steps between which commits have their turn."""
-        store = self._store
-        if store is not None and store.wants_upkeep and not self._is_maintaining:
-            assert self._worker is not None
-            self._is_maintaining = True
-            self._worker.submit(store.maintain, self._maintained)
-
-    def _maintained(self, has_more: object, error: BaseException | None) -> None:
-        self._is_maintaining = False
-        if error is not None and not isinstance(error, StoreError):
-            raise error
-        # After a failure the next commit fails too, and tells it.
-        if has_more and self._worker is not None and self._committing is None:
-            self._maintain()
-
-    def _store_failed(
-        self, error: BaseException, batch: Changes, waiters: list["_CommitWaiter"]
-    ) -> None:
-        if not isinstance(error, StoreError):
-            raise error
-        if not isinstance(error, StoreCorrupt | StoreTooNew):
-            self._suspend(error, batch, waiters)
-            return
-        # What the file holds is known only after it was mended.
-        self.failure = None
-        for waiter, _ in waiters:
-            _fail(waiter, error)
-        self.give_up(error)
-        self._failed(error)
-
-    # --- a file that fails for a time
-
-    def _suspend(self, error: StoreError, batch: Changes, waiters: list["_CommitWaiter"]) -> None:
-        """Refuse what was to be stored, and keep all else of a failed commit for another attempt.
-
-        What the file has of it does not matter: it is committed again in whole.
-        """
-        if self.failure is None:
-            _log.error(f"nothing can be stored in the outbox for now: {error}")
-        self.failure = error
-        changes = self.changes
-        refused = self.sending.not_stored(batch.stored + changes.stored, error)
-        for changed in (batch, changes):
-            changed.stored = []
-            changed.records = [
-                record for record in changed.records if not isinstance(record, StoreOutgoing)
-            ]
-        batch.records += [RemoveOutgoing(seq) for seq in refused]
-        self._committing = batch
-        for waiter, is_publish in [*waiters, *self._next_commit]:
-            if is_publish or self._is_stopping:
-                _fail(waiter, _like(error))
-        self._this_commit = [one for one in waiters if not one[0].done()]
-        self._next_commit = [one for one in self._next_commit if not one[0].done()]
+    def _not_stored(self, entries: list[Outgoing], error: StoreError) -> list[int]:
+        """These cannot be stored, and neither can those that wait for room."""
         for waiter, entry in list(self._room.items()):
             if entry.qos > 0:
-                _fail(waiter, _like(error))
-        if not self._is_stopping:
-            self._retry_timer = self.loop.call_later(self._retry_s, self._retry)
-            self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
-        self.check()
+                fail(waiter, like(error))
+        return self.sending.not_stored(entries, error)
 
-    def _retry(self) -> None:
-        """Open the file anew and commit what waits."""
-        if self._retry_timer is not None:
-            self._retry_timer.cancel()
-            self._retry_timer = None
-        batch, store = self._committing, self._store
-        if self._is_retrying or batch is None:
-            return
-        assert store is not None
-        assert self._worker is not None
-        self._is_retrying = True
-
-        def commit_again() -> None:
-            store.reopen()
-            store.commit(batch.records)
-
-        self._worker.submit(commit_again, self._retried)
-
-    def _retried(self, _result: object, error: BaseException | None) -> None:
-        self._is_retrying = False
-        if error is None:
-            _log.info("the outbox can be written again")
-            self.failure = None
-            self._retry_s = RETRY_MIN_S
-        self._committed(None, error)
-
-
-# Whether it is a message that is to be stored, which is refused if that fails.
-_CommitWaiter = tuple["asyncio.Future[None]", bool]
-
-
-def _like(error: HoldfastError) -> HoldfastError:
-    """An error to be raised once more: an exception gathers all places where it was raised."""
-    return type(error)(str(error)) if isinstance(error, StoreError) else error
-
-
-def _wake(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
-
-
-def _fail(waiter: "asyncio.Future[None]", error: BaseException) -> None:
-    if not waiter.done():
-        waiter.set_exception(error)
+    def _damaged(self, error: StoreError) -> None:
+        self.give_up(error)
+        self._failed(error)
