@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from holdfast.client.options import OutboxLimits, Reconnect, Will
     from holdfast.client.receipt import Receipt
     from holdfast.client.subscription import Stream, Subscription
+    from holdfast.client.sync import SyncClient
+    from holdfast.client.sync_parts import SyncReceipt, SyncStream, SyncSubscription
     from holdfast.client.tls import TlsOptions
     from holdfast.embedded import Server, SyncServer
 
@@ -48,6 +50,10 @@ _LAZY: Final = {
     "Server": "holdfast.embedded",
     "Stream": "holdfast.client.subscription",
     "Subscription": "holdfast.client.subscription",
+    "SyncClient": "holdfast.client.sync",
+    "SyncReceipt": "holdfast.client.sync_parts",
+    "SyncStream": "holdfast.client.sync_parts",
+    "SyncSubscription": "holdfast.client.sync_parts",
     "SyncServer": "holdfast.embedded",
     "TlsOptions": "holdfast.client.tls",
     "Token": "holdfast.client.authentication",
@@ -79,7 +85,11 @@ __all__ = [
     "StoreTooNew",
     "Stream",
     "Subscription",
+    "SyncClient",
+    "SyncReceipt",
     "SyncServer",
+    "SyncStream",
+    "SyncSubscription",
     "TlsOptions",
     "Token",
     "UsageError",

@@ -26,6 +26,22 @@ class LoopThread:
         self._thread.start()
         self._begun.wait()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller runs in this thread."""
+        return threading.get_ident() == self._thread.ident
+
+    def call_soon(self, call: Callable[[], None]) -> bool:
+        """Have the loop call this; False if it is closed. It may close before it comes to it."""
+        loop = self._loop
+        if loop is None:
+            return False
+        try:
+            loop.call_soon_threadsafe(call)
+        except RuntimeError:  # closed meanwhile
+            return False
+        return True
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end; it goes on if the caller is interrupted meanwhile."""
         assert self._loop is not None

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -183,6 +183,8 @@ class Client:
         self._connack: Connack | None = None
         self._was_connected = False
         self._requests = Requests(self)
+        # What a message's ``ack`` does where it is not called on the event loop; see SyncClient.
+        self.acknowledge: Callable[[ReceivedMessage], Awaitable[None]] | None = None
 
     # --- life
 
@@ -220,6 +222,7 @@ class Client:
             notify=self._notify,
             broken=self._broken,
             failed=self._store_failed,
+            acknowledge=self.acknowledge,
         )
         self._engine_ = engine
         loaded = engine.start()
@@ -255,13 +258,14 @@ class Client:
         ``close_timeout_s`` for what is on its way, and raises ConnectionLost if some of it did
         not get there. ``with_will`` asks the server to publish the will all the same.
         """
-        engine, link = self._engine, self._the_link
+        engine, link = self.engine, self._the_link
         left = 0
         if is_orderly:
             for stream in self._streams.all():
                 stream.acknowledge_last()
             left = await self._see_out(engine, link)
         await link.close(self._disconnect(with_will=with_will))
+        self._unanswered(ConnectionLost("the client was closed"))
         for stream in self._streams.all():
             stream.end()
         await engine.stop()
@@ -289,7 +293,7 @@ class Client:
         Await the receipt to know that the server has it. With a full outbox the policy of
         ``outbox_limits`` decides. Raises UsageError, LimitExceeded, StoreError.
         """
-        entry = self._entry(
+        entry = self.entry(
             topic,
             payload,
             qos,
@@ -301,13 +305,11 @@ class Client:
             user_properties,
             payload_format_indicator,
         )
-        engine = self._engine
+        engine = self.engine
         if engine.has_room(entry):
             engine.accept(entry)
-        elif self._limits.policy == "wait":
-            await engine.room(entry)
         else:
-            self._without_room(entry)
+            await self.accept(entry)
         if entry.stage == ACCEPTED:
             await engine.durable(entry)
         return Receipt(engine, entry)
@@ -330,7 +332,7 @@ class Client:
 
         Raises LimitExceeded where ``publish`` would wait for room.
         """
-        entry = self._entry(
+        entry = self.entry(
             topic,
             payload,
             qos,
@@ -342,12 +344,8 @@ class Client:
             user_properties,
             payload_format_indicator,
         )
-        engine = self._engine
-        if engine.has_room(entry):
-            engine.accept(entry)
-        else:
-            self._without_room(entry)
-        return Receipt(engine, entry)
+        self.accept_nowait(entry)
+        return Receipt(self.engine, entry)
 
     async def drain(self, timeout_s: float | None = None) -> None:
         """Wait until everything is out: acknowledged, or written at QoS 0.
@@ -355,12 +353,12 @@ class Client:
         Raises TimeoutError.
         """
         async with asyncio.timeout(timeout_s):
-            await self._engine.drained()
+            await self.engine.drained()
 
     @property
     def outbox(self) -> OutboxState:
         """What is in the outbox now."""
-        sending = self._engine.sending
+        sending = self.engine.sending
         oldest = sending.oldest()
         age_s = 0.0 if oldest is None else max(0.0, time.time() - oldest.queued_at_ms / 1000)
         return OutboxState(
@@ -369,7 +367,7 @@ class Client:
             sending.in_flight,
             age_s,
             sending.dropped,
-            self._engine.error or self._engine.failure,
+            self.engine.error or self.engine.failure,
         )
 
     # --- receiving
@@ -395,7 +393,7 @@ class Client:
                 )
             )
         encode(Subscribe(1, requests), self._version)  # raises for what no server would take
-        return Subscription(self, self._engine, requests)
+        return Subscription(self, self.engine, requests)
 
     async def unsubscribe(self, *topic_filters: str) -> list[int]:
         """Unsubscribe, and end the streams of these filters; the reason codes are returned."""
@@ -403,7 +401,7 @@ class Client:
         self._streams.remove(topic_filters)
         while True:
             await self._the_link.connected()
-            answer: asyncio.Future[list[int]] = self._engine.loop.create_future()
+            answer: asyncio.Future[list[int]] = self.engine.loop.create_future()
             if self._ask(Unsubscribe(0, list(topic_filters)), answer):
                 try:
                     return await answer
@@ -414,7 +412,7 @@ class Client:
     def messages(self) -> Stream:
         """What comes and no subscription of this object wants: a session's of before, for one."""
         if self._streams.rest is None:
-            self._streams.set_rest(Stream(self._engine, manual_ack=self.manual_ack))
+            self._streams.set_rest(Stream(self.engine, manual_ack=self.manual_ack))
         assert self._streams.rest is not None
         return self._streams.rest
 
@@ -487,7 +485,12 @@ class Client:
     # --- inner
 
     @property
-    def _engine(self) -> Engine:
+    def is_begun(self) -> bool:
+        """Whether there is something to close."""
+        return self._link is not None
+
+    @property
+    def engine(self) -> Engine:
         if self._engine_ is None:
             raise UsageError("the client is not open: use it inside `async with`")
         return self._engine_
@@ -498,19 +501,20 @@ class Client:
             raise UsageError("the client is not open: use it inside `async with`")
         return self._link
 
-    def _entry(
+    def entry(
         self,
         topic: str,
         payload: Payload,
         qos: int,
         retain: bool,
-        message_expiry_interval: int | None,
-        content_type: str | None,
-        response_topic: str | None,
-        correlation_data: bytes | None,
-        user_properties: Sequence[tuple[str, str]],
-        payload_format_indicator: int | None,
+        message_expiry_interval: int | None = None,
+        content_type: str | None = None,
+        response_topic: str | None = None,
+        correlation_data: bytes | None = None,
+        user_properties: Sequence[tuple[str, str]] = (),
+        payload_format_indicator: int | None = None,
     ) -> Outgoing:
+        """A message on its way out. Raises UsageError for what no server would take."""
         if topic not in self._topics:
             self._check_topic(topic)
         if qos != 0 and qos != 1 and qos != 2:
@@ -543,8 +547,19 @@ class Client:
             self._topics.clear()
         self._topics.add(topic)
 
-    def _without_room(self, entry: Outgoing) -> None:
-        engine = self._engine
+    async def accept(self, entry: Outgoing) -> None:
+        """Put a message into the outbox, as soon as there is room if the policy says so."""
+        if self._limits.policy == "wait" and not self.engine.has_room(entry):
+            await self.engine.room(entry)
+        else:
+            self.accept_nowait(entry)
+
+    def accept_nowait(self, entry: Outgoing) -> None:
+        """Put a message into the outbox. Raises LimitExceeded if it has no room."""
+        engine = self.engine
+        if engine.has_room(entry):
+            engine.accept(entry)
+            return
         if self._limits.policy != "drop-oldest":
             state = self.outbox
             raise LimitExceeded(
@@ -562,9 +577,17 @@ class Client:
         if self.is_connected:
             self._subscribe(subscription)
 
+    def withdraw(self, subscription: Subscription) -> None:
+        """Forget a subscription that nobody waits for any more; tell the server if it knows it."""
+        self._streams.discard(subscription)
+        others = {f for one in self._streams.subscriptions for f in one.topic_filters}
+        gone = [f for f in subscription.topic_filters if f not in others]
+        if gone and self.is_connected:
+            self._ask(Unsubscribe(0, gone), self.engine.loop.create_future())
+
     def _subscribe(self, subscription: Subscription) -> None:
         packet = Subscribe(0, subscription.requests)
-        connection = self._engine.connection
+        connection = self.engine.connection
         assert connection is not None
         if subscription.identifier and connection.limits.has_subscription_identifiers:
             packet.properties = Properties()
@@ -578,7 +601,7 @@ class Client:
     def _ask(
         self, packet: Subscribe | Unsubscribe, asker: Subscription | asyncio.Future[list[int]]
     ) -> bool:
-        engine = self._engine
+        engine = self.engine
         assert engine.connection is not None
         packet_id = engine.connection.request(packet, engine.out)
         if packet_id == 0:
@@ -588,7 +611,7 @@ class Client:
         return True
 
     def _answered(self) -> None:
-        connection = self._engine.connection
+        connection = self.engine.connection
         assert connection is not None
         answered, connection.answered = connection.answered, []
         for packet_id, packet in answered:
@@ -615,8 +638,8 @@ class Client:
         if self._path is not None and self._client_id != kept:
             if kept:
                 _log.warning(f"the outbox was that of client {kept}, it is {self._client_id}'s now")
-            self._engine.changes.records.append(SetSession(self._client_id, False))
-            self._engine.changes.is_urgent = True
+            self.engine.changes.records.append(SetSession(self._client_id, False))
+            self.engine.changes.is_urgent = True
 
     def _make_connect(self) -> Connect:
         properties: Properties | None = None
@@ -672,7 +695,7 @@ class Client:
         return self._tls_context
 
     def _make_connection(self, number: int, connect: Connect) -> ClientConnection:
-        engine = self._engine
+        engine = self.engine
         return ClientConnection(
             number,
             connect,
@@ -699,20 +722,23 @@ class Client:
                 subscription.is_confirmed = False
         self._subscribe_all()
         if self._on_connect is not None:
-            self._on_connect(self)
+            on_connect = self._on_connect
+            _call_back(lambda: on_connect(self))
 
-    def _ended(self, error: HoldfastError) -> None:
+    def _unanswered(self, error: ConnectionLost) -> None:
         asked, self._asked = self._asked, {}
         for asker in asked.values():
             if isinstance(asker, asyncio.Future) and not asker.done():
-                asker.set_exception(
-                    error if isinstance(error, ConnectionLost) else ConnectionLost(str(error))
-                )
+                asker.set_exception(error)
+
+    def _ended(self, error: HoldfastError) -> None:
+        self._unanswered(error if isinstance(error, ConnectionLost) else ConnectionLost(str(error)))
         _log.info(f"not connected: {error}")
         if self._on_disconnect is not None:
-            self._on_disconnect(self, error)
+            on_disconnect = self._on_disconnect
+            _call_back(lambda: on_disconnect(self, error))
         if self._the_link.stopped_by is not None:
-            self._engine.give_up(error)
+            self.engine.give_up(error)
             for stream in self._streams.all():
                 stream.end(error)
 
@@ -765,6 +791,14 @@ def _check_filters(topic_filters: Sequence[str]) -> None:
         raise UsageError("expected at least one topic filter")
     for topic_filter in topic_filters:
         _checked(check_filter, topic_filter)
+
+
+def _call_back(callback: Callable[[], object]) -> None:
+    """Call what the application gave us; a mistake in it is its own, and costs no connection."""
+    try:
+        callback()
+    except Exception as error:
+        _log.failure("a callback of the application has failed", error)
 
 
 def _checked(check: Callable[[str], None], text: str) -> None:

@@ -53,7 +53,8 @@ class Engine:
 
     ``deliver`` gets the messages that arrived, ``notify`` is called when the connection has
     packets for it, ``broken`` when the server has broken the rules, ``failed`` when the outbox
-    file is damaged: nothing is acknowledged from then on.
+    file is damaged: nothing is acknowledged from then on. ``acknowledge`` is called by
+    a message's ``ack``, if that is not to be called on the event loop alone.
 
     After any other failure of the file, such as a full disk, what was to be stored is refused, and
     so is what comes. All else waits: nothing is sent or acknowledged that is not durable. The file
@@ -71,6 +72,7 @@ class Engine:
         notify: Callable[[], None],
         broken: Callable[[ProtocolError], None],
         failed: Callable[[StoreError], None],
+        acknowledge: Callable[[ReceivedMessage], Awaitable[None]] | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
@@ -78,7 +80,9 @@ class Engine:
         self.changes = Changes()
         is_durable = store is not None
         self.sending = Sending(self.changes, is_durable, in_flight_max)
-        self.receiving = Receiving(self.changes, is_durable, manual_ack, self.acknowledge)
+        self.receiving = Receiving(
+            self.changes, is_durable, manual_ack, acknowledge or self.acknowledge
+        )
         self.connection: ClientConnection | None = None
         self.last_write_s = 0.0
         self._deliver = deliver
@@ -148,11 +152,11 @@ class Engine:
             if timer is not None:
                 timer.cancel()
         self._log_dropped()
+        if self.error is None:
+            self.error = ConnectionLost("the client was closed before that was done")
         for entry in self.sending.unfinished():
             if isinstance(entry.watcher, Receipt):
-                entry.watcher.finish(
-                    ConnectionLost("the client was closed before the message was acknowledged")
-                )
+                entry.watcher.finish(self.error)
         if self._commits is not None:
             await self._commits.stop()
 
@@ -164,13 +168,17 @@ class Engine:
             self._is_scheduled = True
             self.loop.call_soon(self._scheduled_turn)
 
-    def has_room(self, entry: Outgoing) -> bool:
-        """Whether the outbox has room for a message behind those that wait for some."""
+    def has_room(self, entry: Outgoing, messages: int = 0, size: int = 0) -> bool:
+        """Whether the outbox has room for a message behind those that wait for some.
+
+        ``messages`` of ``size`` bytes are on their way here from another thread.
+        """
         sending, limits = self.sending, self.limits
+        messages += sending.messages
         return (
             not self._room
-            and sending.messages < limits.messages_max
-            and (sending.bytes + entry.size <= limits.bytes_max or sending.messages == 0)
+            and messages < limits.messages_max
+            and (sending.bytes + size + entry.size <= limits.bytes_max or messages == 0)
         )
 
     def accept(self, entry: Outgoing) -> None:

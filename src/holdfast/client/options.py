@@ -1,15 +1,31 @@
 """What a client can be told: all of it has defaults that keep promises."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 from holdfast.errors import UsageError
 from holdfast.message import Properties
 from holdfast.protocol import packets
 from holdfast.protocol.topics import check_topic
 
-__all__ = ["OutboxLimits", "Policy", "Reconnect", "Version", "Will"]
+if TYPE_CHECKING:
+    import ssl
+
+    from holdfast.client.authentication import Authentication, ScramMethod
+    from holdfast.client.tls import TlsOptions
+
+__all__ = [
+    "ClientOptions",
+    "OutboxLimits",
+    "Policy",
+    "PublishOptions",
+    "Reconnect",
+    "RequestOptions",
+    "Version",
+    "Will",
+]
 
 Version = Literal["5.0", "3.1.1"]
 Policy = Literal["wait", "refuse", "drop-oldest"]
@@ -87,3 +103,47 @@ class Will:
             properties.correlation_data = self.correlation_data
             properties.user_properties = list(self.user_properties)
         return packets.Will(self.topic, payload, self.qos, self.retain, properties)
+
+
+class ClientOptions(TypedDict, total=False):
+    """The keyword arguments that ``Client`` and ``SyncClient`` share."""
+
+    client_id: str
+    outbox: str | Path | None
+    version: Version
+    clean_start: bool | None
+    session_expiry_s: int | None
+    keep_alive_s: int
+    user_name: str | None
+    password: str | bytes | None
+    auth: "Authentication | ScramMethod | None"
+    will: Will | None
+    tls: "TlsOptions | ssl.SSLContext | None"
+    headers: Mapping[str, str]
+    receive_maximum: int
+    maximum_packet_size: int | None
+    topic_alias_maximum: int
+    use_topic_aliases: bool
+    user_properties: Sequence[tuple[str, str]]
+    in_flight_max: int
+    manual_ack: bool
+    outbox_limits: OutboxLimits | None
+    reconnect: Reconnect | None
+    connect_timeout_s: float
+    close_timeout_s: float
+
+
+class RequestOptions(TypedDict, total=False):
+    """The properties of a request, which are those of 5.0."""
+
+    message_expiry_interval: int | None
+    content_type: str | None
+    response_topic: str | None
+    user_properties: Sequence[tuple[str, str]]
+    payload_format_indicator: int | None
+
+
+class PublishOptions(RequestOptions, total=False):
+    """The properties of a publish, which are those of 5.0."""
+
+    correlation_data: bytes | None

@@ -5,30 +5,22 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 from holdfast.client.outgoing import ACCEPTED, DONE, FAILED, Outgoing
-from holdfast.errors import LimitExceeded, Refused
+from holdfast.errors import HoldfastError, LimitExceeded, Refused
 from holdfast.protocol.reason_codes import reason_name
 
 if TYPE_CHECKING:
     from holdfast.client.engine import Engine
 
-__all__ = ["Receipt"]
+__all__ = ["Receipt", "Stages"]
 
 
-class Receipt:
-    """How far one published message is; await it for its end.
+class Stages:
+    """How far one published message is."""
 
-    The end is, at QoS 0, that it was written to the network; at QoS 1 that PUBACK came, at QoS 2
-    that PUBCOMP came. It means that the server has the message, and says nothing of subscribers.
-    Cancelling whoever awaits it changes nothing for the message.
-    """
+    __slots__ = ("_entry",)
 
-    __slots__ = ("_callbacks", "_engine", "_entry", "_waiters")
-
-    def __init__(self, engine: "Engine", entry: Outgoing) -> None:
-        self._engine = engine
+    def __init__(self, entry: Outgoing) -> None:
         self._entry = entry
-        self._waiters: list[asyncio.Future[None]] | None = None
-        self._callbacks: list[Callable[[Receipt], object]] | None = None
 
     def __repr__(self) -> str:
         entry = self._entry
@@ -64,6 +56,38 @@ class Receipt:
         """The Packet Identifier, 0 at QoS 0."""
         return self._entry.packet_id
 
+
+class Receipt(Stages):
+    """How far one published message is; await it for its end.
+
+    The end is, at QoS 0, that it was written to the network; at QoS 1 that PUBACK came, at QoS 2
+    that PUBCOMP came. It means that the server has the message, and says nothing of subscribers.
+    Cancelling whoever awaits it changes nothing for the message.
+    """
+
+    __slots__ = ("_callbacks", "_engine", "_given_up", "_waiters")
+
+    def __init__(self, engine: "Engine", entry: Outgoing) -> None:
+        super().__init__(entry)
+        self._engine = engine
+        self._given_up: HoldfastError | None = None
+        self._waiters: list[asyncio.Future[None]] | None = None
+        self._callbacks: list[Callable[[Receipt], object]] | None = None
+
+    @property
+    def error(self) -> HoldfastError | None:
+        """What awaiting it raises, once that is known; None for a good end, and before the end."""
+        entry = self._entry
+        if entry.stage == FAILED:
+            if entry.error is not None:
+                return entry.error
+            if entry.reason_code != 0:
+                return Refused(entry.reason_code, entry.reason or reason_name(entry.reason_code))
+            return LimitExceeded(entry.reason)
+        if entry.stage == DONE:
+            return None
+        return self._given_up or self._engine.error
+
     async def stored(self) -> None:
         """Wait until it is in the outbox. Raises StoreError if it could not be stored."""
         if self._entry.stage == ACCEPTED:
@@ -75,13 +99,16 @@ class Receipt:
         """Wait for its end.
 
         Raises Refused if the server refused it, LimitExceeded if it was dropped or has expired,
-        StoreError if it could not be stored.
+        StoreError if it could not be stored, and ConnectionLost if the client was closed before.
         """
-        return self._end().__await__()
+        return self.end().__await__()
 
     def add_done_callback(self, callback: Callable[["Receipt"], object]) -> None:
-        """Call ``callback`` with this receipt at the end, good or bad; soon, if that was before."""
-        if self.is_done:
+        """Call ``callback`` with this receipt at the end, good or bad; soon, if that was before.
+
+        ``error`` says then which it was.
+        """
+        if self.is_done or self.error is not None:
             self._engine.loop.call_soon(callback, self)
             return
         if self._callbacks is None:
@@ -89,11 +116,10 @@ class Receipt:
         self._callbacks.append(callback)
         self._entry.watcher = self
 
-    async def _end(self) -> "Receipt":
+    async def end(self) -> "Receipt":
+        """What awaiting it does."""
         entry = self._entry
-        if entry.stage < DONE:
-            if self._engine.error is not None:
-                raise self._engine.error
+        if entry.stage < DONE and self.error is None:
             waiter: asyncio.Future[None] = self._engine.loop.create_future()
             if self._waiters is None:
                 self._waiters = []
@@ -101,24 +127,18 @@ class Receipt:
             entry.watcher = self
             self._engine.check()
             await waiter
-        if entry.stage == FAILED:
-            if entry.error is not None:
-                raise entry.error
-            if entry.reason_code != 0:
-                raise Refused(entry.reason_code, entry.reason or reason_name(entry.reason_code))
-            raise LimitExceeded(entry.reason)
+        error = self.error
+        if error is not None:
+            raise error
         return self
 
-    def finish(self, error: BaseException | None = None) -> None:
+    def finish(self, error: HoldfastError | None = None) -> None:
         """Wake all who wait for the end; with ``error`` if that will not come."""
+        self._given_up = error
         waiters, self._waiters = self._waiters, None
         for waiter in waiters or ():
-            if waiter.done():
-                continue
-            if error is None:
+            if not waiter.done():
                 waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
         callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
             self._engine.loop.call_soon(callback, self)

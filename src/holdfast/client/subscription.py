@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Generator, Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Generator, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
 
 from holdfast.client.incoming import ACKNOWLEDGED, ReceivedMessage
-from holdfast.errors import HoldfastError, Refused, UsageError
+from holdfast.errors import ConnectionLost, HoldfastError, Refused, UsageError
 from holdfast.logs import get_logger
 from holdfast.protocol.packets import SubscriptionRequest
 from holdfast.protocol.reason_codes import FAILURE, reason_name
@@ -23,6 +24,7 @@ __all__ = ["Stream", "Streams", "Subscription"]
 QUEUED_MAX: Final = 100_000
 UNCLAIMED_MAX: Final = 1_000  # of QoS 0, that no stream wants
 ROUTES_MAX: Final = 10_000
+ENDED: Final = "no message comes any more: the client was closed, or this was unsubscribed"
 
 _log = get_logger(__name__)
 
@@ -44,6 +46,7 @@ class Stream:
         self._error: BaseException | None = None
         self._refusal: HoldfastError | None = None  # of all that would bring messages
         self._is_ended = False
+        self._bell: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         """How many messages wait to be taken."""
@@ -96,6 +99,38 @@ class Stream:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+        if self._bell is not None:
+            self._bell()
+
+    async def get(self, timeout_s: float | None = None) -> ReceivedMessage:
+        """The next message, as iterating gives it.
+
+        Raises TimeoutError if none has come by then (it is not lost: it is the next one), and
+        ConnectionLost when the stream has ended.
+        """
+        async with asyncio.timeout(timeout_s):
+            try:
+                return await self.__anext__()
+            except StopAsyncIteration:
+                raise ConnectionLost(ENDED) from None
+
+    def share(self, bell: Callable[[], None]) -> deque[ReceivedMessage]:
+        """Let another thread take the messages; ``bell`` is called when one came, and at the end.
+
+        What the taking of a message leads to is that thread's business then.
+        """
+        self._bell = bell
+        return self._queue
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether no message comes any more; those that came can still be taken."""
+        return self._is_ended
+
+    @property
+    def error(self) -> BaseException | None:
+        """What has ended it, if it was no ``close`` or ``unsubscribe``."""
+        return self._error
 
     def acknowledge_last(self) -> None:
         """The application is done with the message that it took last."""
@@ -105,12 +140,31 @@ class Stream:
             if last.takers <= 0:
                 self._engine.done_with(last)
 
+    def given_back(self) -> list[ReceivedMessage]:
+        """What was not taken, and is no longer here."""
+        messages = list(self._queue)
+        self._queue.clear()
+        for message in messages:
+            message.takers -= 1
+        return messages
+
+    def dismiss(self) -> None:
+        """Acknowledge what was not taken, so that it does not count against Receive Maximum."""
+        self.acknowledge_last()
+        while self._queue:
+            message = self._queue.popleft()
+            message.takers -= 1
+            if message.takers <= 0:
+                self._engine.done_with(message)
+
     def end(self, error: BaseException | None = None) -> None:
         """No message comes any more."""
         self._is_ended = True
         self._error = error
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if self._bell is not None:
+            self._bell()
 
 
 class Subscription(Stream):
@@ -153,6 +207,21 @@ class Subscription(Stream):
         if not self._is_asked:
             await self._subscribed()
         return await super().__anext__()
+
+    async def __aenter__(self) -> Self:
+        """Wait for SUBACK, as awaiting does."""
+        return await self._subscribed()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Unsubscribe. What came and was not taken is acknowledged: nobody is going to take it."""
+        if not self._is_ended:
+            await self.unsubscribe()
+        self.dismiss()
 
     async def unsubscribe(self) -> None:
         """End it, at the server too; waits for UNSUBACK."""
@@ -206,7 +275,7 @@ class Subscription(Stream):
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def _subscribed(self) -> "Subscription":
+    async def _subscribed(self) -> Self:
         if not self._is_asked:
             self._is_asked = True
             self._client.add_subscription(self)
@@ -242,6 +311,14 @@ class Streams:
         self._routes.clear()
         if self._unclaimed:
             self.deliver(self._take_unclaimed())
+
+    def discard(self, subscription: Subscription) -> None:
+        """Forget a subscription; what it was given is for others, or held."""
+        if subscription in self.subscriptions:
+            self.subscriptions.remove(subscription)
+        self._routes.clear()
+        subscription.end()
+        self.deliver(subscription.given_back())
 
     def set_rest(self, stream: Stream) -> None:
         """Give this stream what no subscription wants."""
