@@ -48,6 +48,7 @@ ARROWS: Final[dict[str, set[str]]] = {
     "assembly": _SERVER_SIDE,
     "server": _SERVER_SIDE | {"assembly"},
     "embedded": _SERVER_SIDE | {"assembly", "loop_thread", "worker"},
+    "pytest_plugin": {"client", "config", "embedded", "root"},
     "cli": _SERVER_SIDE | {"server", "client"},
 }
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from tests.support.process import PATIENCE_S, required
+from tests.support.process import PATIENCE_S, python_path, required
 
 REPOSITORY: Final = Path(__file__).parent.parent.parent
 GUIDES: Final = REPOSITORY / "docs" / "guides"
@@ -48,7 +48,8 @@ class Reader:
         done = subprocess.run(
             [*command, self.here(text)],
             cwd=self.folder,
-            env=os.environ | {"PATH": path, "NODE_PATH": str(NODE_MODULES)},
+            env=os.environ
+            | {"PATH": path, "NODE_PATH": str(NODE_MODULES), "PYTHONPATH": python_path()},
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,

@@ -22,6 +22,13 @@ def required(command: str, package: str) -> str:
     return path
 
 
+def python_path() -> str:
+    """``PYTHONPATH`` for a child in another working folder: what is relative is so from here."""
+    return os.pathsep.join(
+        os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path
+    )
+
+
 def eventually(is_so: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
     """Wait for something that can only be looked at, such as /proc."""
     deadline_s = time.monotonic() + timeout_s
