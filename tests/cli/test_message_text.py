@@ -98,7 +98,6 @@ def test_json_has_everything() -> None:
             "content_type": "text/plain",
             "response_topic": "answers",
             "correlation_data_base64": "/wA=",
-            "subscription_identifiers": [3, 4],
             "user_properties": [["a", "1"], ["a", "2"]],
         },
         "delivery_id": 9,
@@ -137,7 +136,7 @@ def test_json_is_one_line_that_gives_the_payload_back(payload: bytes, is_pretty:
         (r"a\tb\nc\\d\0e\q", "a\tb\nc\\d\0e\\q"),
         ("@Y @@ @N", "2023 @ 123456789"),
         ("%U", "1700000000.123456789"),
-        ("%A%m", ""),
+        ("%A%m", "7"),
         ("Grüße %p", "Grüße open"),
         ("@", "@"),
         ("a\\", "a\\"),
@@ -171,7 +170,7 @@ def test_json_as_mosquitto_has_it(template: str, payload: bytes, expected: objec
     text = formatted(template, is_pretty=False, is_terminal=False)
     shown = json.loads(text(message(payload=payload), NOW_NS))
     assert re.fullmatch(r"2023-11-1\dT\d\d:\d\d:\d\d\.123456[+-]\d{4}", shown.pop("tst"))
-    rest = {"topic": "home/door", "qos": 1, "retain": 0, "payloadlen": len(payload)}
+    rest = {"topic": "home/door", "qos": 1, "retain": 0, "mid": 7, "payloadlen": len(payload)}
     assert shown == rest | {"payload": expected}
 
 

@@ -177,7 +177,7 @@ _VALUES: Final[dict[str, Callable[["Message", int], str | bytes]]] = {
     "X": lambda message, _: message.payload.hex().upper(),
     "j": lambda message, _: b"",
     "l": lambda message, _: str(len(message.payload)),
-    "m": lambda message, _: "",
+    "m": lambda message, _: str(message.packet_id),
     "p": lambda message, _: message.payload,
     "q": lambda message, _: str(message.qos),
     "r": lambda message, _: str(int(message.retain)),
@@ -219,6 +219,7 @@ def _object(message: "Message", now_ns: int) -> dict[str, object]:
 
 
 def _properties(message: "Message") -> dict[str, object]:
+    """All but Subscription Identifiers, which the client gives and takes by itself."""
     values: dict[str, object] = {}
     for name in (
         *("payload_format_indicator", "message_expiry_interval"),
@@ -228,8 +229,6 @@ def _properties(message: "Message") -> dict[str, object]:
             values[name] = value
     if message.correlation_data is not None:
         _put_bytes(values, "correlation_data", message.correlation_data)
-    if identifiers := _identifiers(message):
-        values["subscription_identifiers"] = identifiers
     if message.user_properties:
         values["user_properties"] = [list(pair) for pair in message.user_properties]
     return values
@@ -255,6 +254,8 @@ def _mosquitto(message: "Message", now_ns: int, is_parsed: bool) -> dict[str, ob
         "retain": int(message.retain),
         "payloadlen": len(message.payload),
     }
+    if message.qos > 0:
+        values["mid"] = message.packet_id
     if properties := _properties(message):
         own = {name.replace("_", "-"): value for name, value in properties.items()}
         if message.user_properties:

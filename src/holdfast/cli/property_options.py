@@ -13,7 +13,6 @@ __all__ = ["GivenProperties", "expiry_seconds", "given_properties", "name_and_va
 U8_MAX: Final = 0xFF
 U16_MAX: Final = 0xFFFF
 U32_MAX: Final = 0xFFFF_FFFF
-VARINT_MAX: Final = 268_435_455
 NEVER: Final = U32_MAX  # the Session Expiry Interval of a session that does not expire
 
 # The largest value of a number; None where the value is text, b"" where it is bytes.
@@ -34,7 +33,6 @@ _KNOWN: Final[dict[str, dict[str, int | bytes | None]]] = {
         "user-property": None,
     },
     "PUBLISH": _MESSAGE,
-    "SUBSCRIBE": {"subscription-identifier": VARINT_MAX, "user-property": None},
     "WILL": _MESSAGE | {"will-delay-interval": U32_MAX},
 }
 
@@ -45,7 +43,6 @@ class GivenProperties:
 
     connect: Properties = field(default_factory=Properties)
     publish: Properties = field(default_factory=Properties)
-    subscribe: Properties = field(default_factory=Properties)
     will: Properties = field(default_factory=Properties)
     packets: frozenset[str] = frozenset()  # the names, in capitals, for which there is anything
 
@@ -85,9 +82,7 @@ def _set(properties: Properties, packet: str, parts: list[str]) -> None:
         return
     attribute = identifier.replace("-", "_")
     most = known[identifier]
-    if attribute == "subscription_identifier":
-        properties.subscription_identifiers = [_number(f"-D {packet} {identifier}", value, most)]
-    elif isinstance(most, bytes):
+    if isinstance(most, bytes):
         setattr(properties, attribute, value.encode(errors="surrogateescape"))
     elif most is None:
         setattr(properties, attribute, value)

@@ -97,7 +97,7 @@ class SessionOptions:
             *("-D", "--property"),
             metavar="PACKET IDENTIFIER VALUE",
             rich_help_panel=SESSION_PANEL,
-            help="A property for CONNECT, PUBLISH, SUBSCRIBE or WILL; a user-property has NAME and "
+            help="A property for CONNECT, PUBLISH or WILL; a user-property has NAME and "
             "VALUE. Give it again for more.",
         ),
     ] = None

@@ -1,0 +1,147 @@
+"""Where a client connects to and how it gets in: options against environment, secrets, TLS."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from holdfast import UsageError
+from holdfast.cli.connection_options import ServerOptions, destination
+from tests.support.broker import BrokerProcess, NewBroker
+from tests.support.command import assert_one_line, holdfast
+from tests.support.listening import Authority, listener_table, tls_table
+from tests.support.process import Process
+from tests.support.typed import starting
+
+
+@pytest.mark.parametrize(
+    ("options", "url", "topic"),
+    [
+        (ServerOptions(), "mqtt://localhost:1883", None),
+        (ServerOptions(host="a.example", port=1), "mqtt://a.example:1", None),
+        (ServerOptions(host="::1"), "mqtt://[::1]:1883", None),
+        (ServerOptions(host="[::1]"), "mqtt://[::1]:1883", None),
+        (ServerOptions(tls=True), "mqtts://localhost:8883", None),
+        (ServerOptions(port=8883), "mqtts://localhost:8883", None),
+        (ServerOptions(insecure=True, port=1), "mqtts://localhost:1", None),
+        (ServerOptions(tls_alpn="mqtt"), "mqtts://localhost:8883", None),
+        (ServerOptions(unix="/run/a b"), "unix:///run/a%20b", None),
+        (ServerOptions(url="mqtt://a:1"), "mqtt://a:1", None),
+        (ServerOptions(url="mqtt://a/b/c%23"), "mqtt://a", "b/c#"),
+        (ServerOptions(url="mqtts://u:p@a:1/t"), "mqtts://u:p@a:1", "t"),
+        (ServerOptions(url="MQTT://a/t"), "MQTT://a", "t"),
+        (ServerOptions(url="ws://a/b"), "ws://a/b", None),
+        (ServerOptions(url="a:1"), "a:1", None),
+    ],
+)
+def test_options_make_a_url(options: ServerOptions, url: str, topic: str | None) -> None:
+    place = destination(options, {})
+    assert (place.url, place.topic) == (url, topic)
+    assert (place.tls is not None) == url.startswith(("mqtts:", "wss:"))
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "user_name", "password"),
+    [
+        (ServerOptions(), {}, None, None),
+        (ServerOptions(username="u"), {}, "u", None),
+        (ServerOptions(username="u", password="p"), {}, "u", b"p"),
+        (ServerOptions(password="p"), {}, None, b"p"),
+        (ServerOptions(url="mqtt://u:p@a"), {}, "u", b"p"),
+        (ServerOptions(url="mqtt://u:p@a", username="v", password="q"), {}, "v", b"q"),
+        (ServerOptions(username="u"), {"HOLDFAST_PASSWORD": "e"}, "u", b"e"),
+        (ServerOptions(username="u", password="p"), {"HOLDFAST_PASSWORD": "e"}, "u", b"p"),
+        (ServerOptions(url="mqtt://u:p@a"), {"HOLDFAST_PASSWORD": "e"}, "u", b"p"),
+        (ServerOptions(), {"HOLDFAST_PASSWORD": "e"}, None, None),
+        (ServerOptions(), {"HOLDFAST_URL": "mqtt://u:p@a"}, "u", b"p"),
+        # Another server than that of the variable is not shown its password.
+        (ServerOptions(host="b"), {"HOLDFAST_URL": "mqtt://u:p@a"}, None, None),
+        (ServerOptions(url="mqtt://b"), {"HOLDFAST_URL": "mqtt://u:p@a"}, None, None),
+    ],
+)
+def test_who_we_are(
+    options: ServerOptions,
+    variables: dict[str, str],
+    user_name: str | None,
+    password: bytes | None,
+) -> None:
+    place = destination(options, variables)
+    assert (place.user_name, place.password) == (user_name, password)
+
+
+@pytest.mark.parametrize("text", ["secret", "secret\n", "secret\r\nmore"])
+def test_a_password_is_the_first_line_of_its_file(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "p"
+    file.write_bytes(text.encode())
+    options = ServerOptions(username="u", password_file=str(file))
+    assert destination(options, {}).password == b"secret"
+
+
+def test_no_complaint_shows_a_secret() -> None:
+    for url in ("mqtt://u:secret@", "secret://a", "mqtt://u:sec/ret@a@b", "mqtt://u:secret@a:x"):
+        with pytest.raises(UsageError) as error:
+            destination(ServerOptions(url=url), {})
+        assert "secret" not in str(error.value).replace("scheme 'secret'", "")
+
+
+@pytest.fixture
+def guarded(new_broker: NewBroker, tmp_path: Path) -> BrokerProcess:
+    """A broker with a user, on TCP, TLS, a Unix socket and WebSocket."""
+    done = holdfast("passwd", "passwords", "ada", "--batch", folder=tmp_path, given="let me in\n")
+    assert done.returncode == 0
+    authority = Authority(tmp_path)
+    server = authority.issue("server", "localhost")
+    toml = (
+        f'[[authenticators]]\nkind = "password_file"\nfile = "{tmp_path}/passwords"\n'
+        + listener_table("tls")
+        + tls_table(server)
+        + listener_table("web")
+        + "[listeners.websocket]\n"
+        + f'[[listeners]]\naddress = "unix:{tmp_path}/m.sock"\n'
+    )
+    return new_broker(settings={}, toml=toml)
+
+
+def test_every_way_in(guarded: BrokerProcess, tmp_path: Path) -> None:
+    plain, tls, web = (str(port) for port in guarded.ports)
+    (tmp_path / "p").write_text("let me in\n")
+    user = ["-u", "ada", "--password-file", "p"]
+    authority = ["--cafile", "ca.pem"]
+    message = ["-t", "a", "-m", "x"]
+
+    def publish(*arguments: str, given: str = "", variables: dict[str, str] | None = None) -> None:
+        done = holdfast(
+            "pub", *message, *arguments, folder=tmp_path, given=given, variables=variables
+        )
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+
+    publish("-p", plain, *user)
+    publish("-p", plain, "-u", "ada", "-P", "let me in")
+    publish("-p", plain, "-u", "ada", "--password-file", "-", given="let me in\n")
+    publish("-p", plain, "-u", "ada", variables={"HOLDFAST_PASSWORD": "let me in"})
+    publish("-L", f"mqtt://ada:let%20me%20in@localhost:{plain}")
+    publish("-p", tls, *user, *authority, "--tls-version", "tlsv1.3")
+    publish("-L", f"mqtts://localhost:{tls}", *user, *authority)
+    publish("-p", tls, *user, "--insecure")
+    publish("-h", "127.0.0.1", "-p", tls, *user, *authority, "--insecure")
+    publish("-h", "127.0.0.1", "-p", tls, *user, *authority, "--servername", "localhost")
+    publish("-L", f"ws://localhost:{web}/mqtt", *user)
+    publish("--unix", "m.sock", *user)
+    done = holdfast("pub", *message, "-p", plain, "-u", "ada", "-P", "no", folder=tmp_path)
+    assert_one_line(done, 7, r"(?i)bad user name or password")
+    done = holdfast("pub", *message, "-p", tls, *user, "--tls", folder=tmp_path)
+    assert_one_line(done, 6, f"localhost:{tls}: .*certificate")
+    done = holdfast("pub", *message, "-h", "127.0.0.1", "-p", tls, *authority, folder=tmp_path)
+    assert_one_line(done, 6, r"127\.0\.0\.1:\d+: .*certificate")
+
+
+def test_a_password_from_a_file_is_in_no_list_of_processes(
+    guarded: BrokerProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "p").write_text("let me in\n")
+    with starting() as start:
+        command = ["sub", "-t", "a", "-u", "ada", "--password-file", str(tmp_path / "p")]
+        subscriber: Process = start(guarded.ports[0], *command, "--will-topic", "w")
+        arguments = Path(f"/proc/{subscriber.pid}/cmdline").read_bytes()
+        assert b"let me in" not in arguments
+        assert os.fsencode(str(tmp_path / "p")) in arguments
