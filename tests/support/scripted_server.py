@@ -16,7 +16,7 @@ from holdfast.message import Properties
 from holdfast.protocol.decode import decode
 from holdfast.protocol.encode import encode
 from holdfast.protocol.framer import PACKET_BYTES_MAX, Framer
-from holdfast.protocol.packets import Connack, Connect, Packet, Pingresp
+from holdfast.protocol.packets import Connack, Connect, Packet, Pingreq, Pingresp
 
 PATIENCE_S: Final = 15.0  # of real time, an upper bound only
 # The clock jumps after so much real time without input: both ends are in this process, and what
@@ -52,6 +52,10 @@ class Peer:
         if isinstance(packet, Connect):
             self.version = packet.version
         return packet
+
+    async def raw(self) -> bytes:
+        """What the client has sent meanwhile, as it came."""
+        return await self._reader.read(1 << 20)
 
     async def next(self, kind: type[P]) -> P:
         """The next packet of the client, which has to be of this kind."""
@@ -99,15 +103,13 @@ class Peer:
     async def answer_pings(self) -> int:
         """Answer pings until the client closes; how many came."""
         count = 0
-        for_ever = True
-        while for_ever:
+        while True:
             try:
-                await self.packet()
+                await self.next(Pingreq)
             except (Closed, ConnectionError):
-                break
+                return count
             count += 1
             self.send(Pingresp())
-        return count
 
 
 class ScriptedServer:
@@ -151,11 +153,18 @@ class ScriptedServer:
         """How many connections nobody has accepted."""
         return self._peers.qsize()
 
-    async def open(self, client: Client, connack: Connack | None = None) -> Peer:
-        """Open a client, and be the server that welcomes it."""
+    async def open(
+        self,
+        client: Client,
+        connack: Connack | None = None,
+        connects: list[Connect] | None = None,
+    ) -> Peer:
+        """Open a client, and be the server that welcomes it; ``connects`` gets the CONNECT."""
         opening = asyncio.create_task(client.open())
         peer = await self.accept()
-        await peer.welcome(connack)
+        connect = await peer.welcome(connack)
+        if connects is not None:
+            connects.append(connect)
         await opening
         await client.connected()
         return peer

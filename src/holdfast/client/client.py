@@ -185,6 +185,7 @@ class Client:
         self._requests = Requests(self)
         # What a message's ``ack`` does where it is not called on the event loop; see SyncClient.
         self.acknowledge: Callable[[ReceivedMessage], Awaitable[None]] | None = None
+        self._check_connect()
 
     # --- life
 
@@ -649,17 +650,29 @@ class Client:
             properties.receive_maximum = self._receive_maximum
             properties.maximum_packet_size = self._maximum_packet_size
             properties.topic_alias_maximum = self._topic_alias_maximum or None
+            properties.request_response_information = 1  # for ``request``
             properties.user_properties = self._user_properties
+            is_clean = self._clean_start and not self._was_connected
+        else:
+            # Clean Session also says that the session ends with the connection.
+            is_clean = self._clean_start or not self._is_kept
         return Connect(
             self._client_id,
             self._version,
-            self._clean_start and not self._was_connected
-            if self._version >= MQTT_5_0 or self._is_kept
-            else True,
+            is_clean,
             self._keep_alive_s,
             None if self._will is None else self._will.packet(self._version),
             properties=properties,
         )
+
+    def _check_connect(self) -> None:
+        """Raise UsageError now for what no CONNECT can carry."""
+        connect = self._make_connect()
+        connect.user_name, connect.password = self._user_name, self._password
+        try:
+            encode(connect, self._version)
+        except UsageError as error:
+            raise UsageError(f"this cannot go into CONNECT: {error}") from None
 
     def _settle_authentication(
         self, auth: Authentication | ScramMethod | None

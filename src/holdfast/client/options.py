@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
-from holdfast.errors import UsageError
+from holdfast.errors import ProtocolError, UsageError
 from holdfast.message import Properties
 from holdfast.protocol import packets
 from holdfast.protocol.topics import check_topic
@@ -89,8 +89,12 @@ class Will:
     user_properties: Sequence[tuple[str, str]] = field(default=())
 
     def packet(self, version: int) -> packets.Will:
-        """The will of a CONNECT of this version."""
-        check_topic(self.topic)
+        """The will of a CONNECT of this version. Raises UsageError."""
+        for topic in (self.topic, self.response_topic):
+            try:
+                check_topic(self.topic if topic is None else topic)
+            except ProtocolError as error:
+                raise UsageError(f"the will: {error.detail}") from None
         payload = self.payload.encode() if isinstance(self.payload, str) else self.payload
         properties = None
         if version >= packets.MQTT_5_0:
