@@ -36,7 +36,7 @@ ARROWS: Final[dict[str, set[str]]] = {
     "broker": {"errors", "message", "protocol", "store.records"},
     "disk": {"errors"},
     "store": {"errors", "logs", "message", "protocol", "disk"},
-    "client": {"errors", "logs", "message", "protocol", "disk", "root", "worker"},
+    "client": {"errors", "logs", "message", "protocol", "disk", "root", "worker", "loop_thread"},
     "config": {"errors", "root"},
     "logs": set(),
     "worker": set(),

@@ -90,7 +90,7 @@ def test_what_it_gives_has_the_names_of_what_the_client_gives(
     sync: type[object], one: type[object]
 ) -> None:
     inner = {"finish", "end", "acknowledge_last", "deliver", "share", "is_ended", "given_back"}
-    inner |= {"dismiss", "take_suback", "wants", "error"}
+    inner |= {"dismiss", "take_suback", "take_refusal", "is_asked_for", "wants", "error"}
     assert names(one) - inner - names(sync) == set()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Literal
 
 from holdfast.errors import ProtocolError, UsageError
+from holdfast.protocol.packets import MQTT_5_0
 from holdfast.protocol.reason_codes import PROTOCOL_ERROR, UNSPECIFIED_ERROR
 
 if TYPE_CHECKING:
@@ -173,3 +174,29 @@ class Token(Authentication):
         if not isinstance(given, bytes) or not given:
             raise UsageError("expected a token: a str or bytes, or a pair of it and seconds")
         return Exchange(given, expires_in_s)
+
+
+def settle_authentication(
+    auth: Authentication | ScramMethod | None,
+    user_name: str | None,
+    password: bytes | None,
+    version: int,
+) -> tuple[Authentication | None, str | None, bytes | None]:
+    """What proves who the client is, and the user name and password that go into CONNECT.
+
+    The name of a SCRAM method takes the two for itself. Raises UsageError.
+    """
+    if isinstance(auth, str):
+        if not user_name or password is None:
+            raise UsageError(f"{auth} takes a user name and a password")
+        try:
+            text = password.decode()
+        except UnicodeDecodeError:
+            raise UsageError(f"{auth} takes a password of text") from None
+        auth, user_name, password = Scram(user_name, text, auth), None, None
+    if auth is not None:
+        if auth.method and version < MQTT_5_0:
+            raise UsageError(f"{auth.method} takes MQTT 5.0")
+        if not auth.method and password is not None:
+            raise UsageError("a token that goes as the password and a password are given")
+    return auth, user_name, password

@@ -1,7 +1,6 @@
 """``Client``: MQTT for asyncio, with an outbox that keeps what it was given."""
 
 import asyncio
-import secrets
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -10,61 +9,45 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from holdfast.client.authentication import Authentication, Scram, ScramMethod
+from holdfast.client.authentication import Authentication, ScramMethod, settle_authentication
+from holdfast.client.composing import Composer, Payload, check_filters
 from holdfast.client.connection import ClientConnection
 from holdfast.client.engine import Engine
+from holdfast.client.greeting import Greeting
 from holdfast.client.incoming import ReceivedMessage
 from holdfast.client.link import Link
-from holdfast.client.options import (
-    BRIDGED_S,
-    SESSION_EXPIRY_S,
-    VERSIONS,
-    OutboxLimits,
-    Reconnect,
-    Version,
-    Will,
-)
+from holdfast.client.options import VERSIONS, OutboxLimits, Reconnect, Version, Will
 from holdfast.client.outgoing import ACCEPTED, Outgoing
 from holdfast.client.receipt import Receipt
 from holdfast.client.records import SetSession
 from holdfast.client.requests import Requests
+from holdfast.client.subscribing import Subscribing
 from holdfast.client.subscription import Stream, Streams, Subscription
-from holdfast.client.tls import TlsOptions, tls_context
+from holdfast.client.tls import TlsFiles, TlsOptions
 from holdfast.client.transports import NO_HEADERS
-from holdfast.client.url import Target, parse_url
+from holdfast.client.url import parse_url
 from holdfast.errors import (
     ConnectionLost,
     HoldfastError,
     LimitExceeded,
     ProtocolError,
-    Refused,
     StoreError,
     UsageError,
 )
 from holdfast.logs import get_logger
-from holdfast.message import NEVER, Properties
 from holdfast.protocol.encode import encode
 from holdfast.protocol.packets import (
     MQTT_5_0,
     Connack,
     Connect,
-    Disconnect,
-    Suback,
     Subscribe,
     SubscriptionRequest,
-    Unsuback,
-    Unsubscribe,
 )
-from holdfast.protocol.reason_codes import DISCONNECT_WITH_WILL_MESSAGE
-from holdfast.protocol.topics import check_filter, check_topic
 
 __all__ = ["Client", "OutboxState"]
 
-Payload = bytes | bytearray | memoryview | str | int | float | None
-
 # Before 5.0 a server cannot say how much it takes at once.
 IN_FLIGHT_BEFORE_V5: Final = 100
-CHECKED_TOPICS_MAX: Final = 10_000
 
 _log = get_logger(__name__)
 
@@ -135,34 +118,40 @@ class Client:
         if version not in VERSIONS:
             raise UsageError(f"expected version 5.0 or 3.1.1, got {version}")
         self.manual_ack = manual_ack
-        self._target: Target = parse_url(url)
-        self._client_id = client_id
-        self._path = None if outbox is None else Path(outbox)
+        self.composer = Composer()
         self._version = VERSIONS[version]
-        is_kept = bool(client_id) or outbox is not None
-        self._is_kept = is_kept if session_expiry_s is None else session_expiry_s > 0
-        self._clean_start = not is_kept if clean_start is None else clean_start
-        default_s = SESSION_EXPIRY_S if is_kept else BRIDGED_S
-        self._session_expiry_s = default_s if session_expiry_s is None else session_expiry_s
-        self._ends_session = not is_kept and session_expiry_s is None
-        self._keep_alive_s = keep_alive_s
-        self._user_name = self._target.user_name if user_name is None else user_name
-        given = self._target.password if password is None else password
-        self._password = given.encode() if isinstance(given, str) else given
-        self._authentication = self._settle_authentication(auth)
-        self._will = will
-        if tls is not None and not self._target.is_tls:
-            raise UsageError(f"tls is given for {self._target}: expected mqtts:// or wss://")
-        self._tls = tls
-        self._tls_context: ssl.SSLContext | None = None
-        if headers and not self._target.is_websocket:
-            raise UsageError(f"headers are given for {self._target}: expected ws:// or wss://")
+        self._path = None if outbox is None else Path(outbox)
+        self._target = target = parse_url(url)
+        if user_name is None:
+            user_name = target.user_name
+        if password is None:
+            password = target.password
+        if isinstance(password, str):
+            password = password.encode()
+        self._authentication, self._user_name, self._password = settle_authentication(
+            auth, user_name, password, self._version
+        )
+        self._greeting = Greeting(
+            client_id=client_id,
+            has_outbox=outbox is not None,
+            version=self._version,
+            clean_start=clean_start,
+            session_expiry_s=session_expiry_s,
+            keep_alive_s=keep_alive_s,
+            will=will,
+            receive_maximum=receive_maximum,
+            maximum_packet_size=maximum_packet_size,
+            topic_alias_maximum=topic_alias_maximum,
+            user_properties=user_properties,
+        )
+        self._greeting.check(self._user_name, self._password)
+        if tls is not None and not target.is_tls:
+            raise UsageError(f"tls is given for {target}: expected mqtts:// or wss://")
+        self._tls = TlsFiles(tls)
+        if headers and not target.is_websocket:
+            raise UsageError(f"headers are given for {target}: expected ws:// or wss://")
         self._headers = dict(headers)
-        self._receive_maximum = receive_maximum
-        self._maximum_packet_size = maximum_packet_size
-        self._topic_alias_maximum = topic_alias_maximum
         self._use_topic_aliases = use_topic_aliases
-        self._user_properties = list(user_properties)
         before_v5 = min(in_flight_max, IN_FLIGHT_BEFORE_V5)
         self._in_flight_max = in_flight_max if self._version >= MQTT_5_0 else before_v5
         self._limits = outbox_limits or OutboxLimits()
@@ -174,18 +163,14 @@ class Client:
         self._close_timeout_s = close_timeout_s
         self._on_connect = on_connect
         self._on_disconnect = on_disconnect
-        self._topics: set[str] = set()  # that are known to be valid
         self._streams = Streams()
-        self._next_identifier = 1
-        self._asked: dict[int, Subscription | asyncio.Future[list[int]]] = {}
+        self._subscribing: Subscribing | None = None
         self._engine_: Engine | None = None
         self._link: Link | None = None
         self._connack: Connack | None = None
-        self._was_connected = False
         self._requests = Requests(self)
         # What a message's ``ack`` does where it is not called on the event loop; see SyncClient.
         self.acknowledge: Callable[[ReceivedMessage], Awaitable[None]] | None = None
-        self._check_connect()
 
     # --- life
 
@@ -227,22 +212,28 @@ class Client:
         )
         self._engine_ = engine
         loaded = engine.start()
-        self._settle_client_id("" if loaded is None else loaded.client_id)
+        kept = "" if loaded is None else loaded.client_id
+        if self._greeting.settle_client_id(kept) and loaded is not None:
+            engine.changes.records.append(SetSession(self.client_id, False))
+            engine.changes.is_urgent = True
         self._link = Link(
             target=self._target,
             make_tls=self._make_tls,
-            server_name=self._tls.server_name if isinstance(self._tls, TlsOptions) else "",
+            server_name=self._tls.server_name,
             headers=self._headers,
             authentication=self._authentication,
             user_name=self._user_name,
             password=self._password,
-            make_connect=self._make_connect,
+            make_connect=self._greeting.connect,
             make_connection=self._make_connection,
             opened=self._opened,
             ended=self._ended,
             answered=self._answered,
             reconnect=self._reconnect,
             connect_timeout_s=self._connect_timeout_s,
+        )
+        self._subscribing = Subscribing(
+            engine, self._link, self._streams, version=self._version, manual_ack=self.manual_ack
         )
         self._link.start(engine)
         if store is None:
@@ -265,8 +256,8 @@ class Client:
             for stream in self._streams.all():
                 stream.acknowledge_last()
             left = await self._see_out(engine, link)
-        await link.close(self._disconnect(with_will=with_will))
-        self._unanswered(ConnectionLost("the client was closed"))
+        await link.close(self._greeting.disconnect(with_will=with_will))
+        self._the_subscribing.unanswered(ConnectionLost("the client was closed"))
         for stream in self._streams.all():
             stream.end()
         await engine.stop()
@@ -294,7 +285,7 @@ class Client:
         Await the receipt to know that the server has it. With a full outbox the policy of
         ``outbox_limits`` decides. Raises UsageError, LimitExceeded, StoreError.
         """
-        entry = self.entry(
+        entry = self.composer.entry(
             topic,
             payload,
             qos,
@@ -333,7 +324,7 @@ class Client:
 
         Raises LimitExceeded where ``publish`` would wait for room.
         """
-        entry = self.entry(
+        entry = self.composer.entry(
             topic,
             payload,
             qos,
@@ -385,7 +376,7 @@ class Client:
 
         Raises UsageError for a filter that no server would take.
         """
-        _check_filters(topic_filters)
+        check_filters(topic_filters)
         requests: list[SubscriptionRequest] = []
         for topic_filter in topic_filters:
             requests.append(
@@ -394,21 +385,11 @@ class Client:
                 )
             )
         encode(Subscribe(1, requests), self._version)  # raises for what no server would take
-        return Subscription(self, self.engine, requests)
+        return Subscription(self._the_subscribing, self.engine, requests)
 
     async def unsubscribe(self, *topic_filters: str) -> list[int]:
         """Unsubscribe, and end the streams of these filters; the reason codes are returned."""
-        _check_filters(topic_filters)
-        self._streams.remove(topic_filters)
-        while True:
-            await self._the_link.connected()
-            answer: asyncio.Future[list[int]] = self.engine.loop.create_future()
-            if self._ask(Unsubscribe(0, list(topic_filters)), answer):
-                try:
-                    return await answer
-                except ConnectionLost:
-                    continue
-            await asyncio.sleep(0)
+        return await self._the_subscribing.unsubscribe(*topic_filters)
 
     def messages(self) -> Stream:
         """What comes and no subscription of this object wants: a session's of before, for one."""
@@ -454,7 +435,7 @@ class Client:
     @property
     def client_id(self) -> str:
         """The Client Identifier; the server may have assigned it."""
-        return self._client_id
+        return self._greeting.client_id
 
     @property
     def is_connected(self) -> bool:
@@ -502,52 +483,6 @@ class Client:
             raise UsageError("the client is not open: use it inside `async with`")
         return self._link
 
-    def entry(
-        self,
-        topic: str,
-        payload: Payload,
-        qos: int,
-        retain: bool,
-        message_expiry_interval: int | None = None,
-        content_type: str | None = None,
-        response_topic: str | None = None,
-        correlation_data: bytes | None = None,
-        user_properties: Sequence[tuple[str, str]] = (),
-        payload_format_indicator: int | None = None,
-    ) -> Outgoing:
-        """A message on its way out. Raises UsageError for what no server would take."""
-        if topic not in self._topics:
-            self._check_topic(topic)
-        if qos != 0 and qos != 1 and qos != 2:
-            raise UsageError(f"expected QoS 0, 1 or 2, got {qos}")
-        if type(payload) is not bytes:
-            payload = _payload_bytes(payload)
-        now_ms = time.time_ns() // 1_000_000
-        expires_at_ms = NEVER
-        if message_expiry_interval is not None:
-            expires_at_ms = now_ms + message_expiry_interval * 1000
-        properties: Properties | None = None
-        if (
-            content_type is not None
-            or response_topic is not None
-            or correlation_data is not None
-            or user_properties
-            or payload_format_indicator is not None
-        ):
-            properties = Properties()
-            properties.content_type = content_type
-            properties.response_topic = response_topic
-            properties.correlation_data = correlation_data
-            properties.user_properties = list(user_properties)
-            properties.payload_format_indicator = payload_format_indicator
-        return Outgoing(topic, payload, qos, retain, properties, expires_at_ms, now_ms)
-
-    def _check_topic(self, topic: str) -> None:
-        _checked(check_topic, topic)
-        if len(self._topics) >= CHECKED_TOPICS_MAX:
-            self._topics.clear()
-        self._topics.add(topic)
-
     async def accept(self, entry: Outgoing) -> None:
         """Put a message into the outbox, as soon as there is room if the policy says so."""
         if self._limits.policy == "wait" and not self.engine.has_room(entry):
@@ -569,143 +504,21 @@ class Client:
         engine.drop_oldest(entry)
         engine.accept(entry)
 
-    def add_subscription(self, subscription: Subscription) -> None:
-        """Ask the server for it, now or with the next connection."""
-        if self._version >= MQTT_5_0:
-            subscription.identifier = self._next_identifier
-            self._next_identifier += 1
-        self._streams.add(subscription)
-        if self.is_connected:
-            self._subscribe(subscription)
-
-    def withdraw(self, subscription: Subscription) -> None:
-        """Forget a subscription that nobody waits for any more; tell the server if it knows it."""
-        self._streams.discard(subscription)
-        others = {f for one in self._streams.subscriptions for f in one.topic_filters}
-        gone = [f for f in subscription.topic_filters if f not in others]
-        if gone and self.is_connected:
-            self._ask(Unsubscribe(0, gone), self.engine.loop.create_future())
-
-    def _subscribe(self, subscription: Subscription) -> None:
-        packet = Subscribe(0, subscription.requests)
-        connection = self.engine.connection
-        assert connection is not None
-        if subscription.identifier and connection.limits.has_subscription_identifiers:
-            packet.properties = Properties()
-            packet.properties.subscription_identifiers = [subscription.identifier]
-        subscription.is_asked_for(subscription.requests)
-        try:
-            self._ask(packet, subscription)
-        except Refused as error:
-            subscription.take_refusal(error)
-
-    def _ask(
-        self, packet: Subscribe | Unsubscribe, asker: Subscription | asyncio.Future[list[int]]
-    ) -> bool:
-        engine = self.engine
-        assert engine.connection is not None
-        packet_id = engine.connection.request(packet, engine.out)
-        if packet_id == 0:
-            return False  # it is asked when another one is answered
-        self._asked[packet_id] = asker
-        engine.check()
-        return True
+    @property
+    def _the_subscribing(self) -> Subscribing:
+        if self._subscribing is None:
+            raise UsageError("the client is not open: use it inside `async with`")
+        return self._subscribing
 
     def _answered(self) -> None:
-        connection = self.engine.connection
-        assert connection is not None
-        answered, connection.answered = connection.answered, []
-        for packet_id, packet in answered:
-            asker = self._asked.pop(packet_id)
-            if isinstance(asker, Subscription):
-                assert isinstance(packet, Suback)
-                asker.take_suback(packet.reason_codes)
-            elif not asker.done():
-                assert isinstance(packet, Unsuback)
-                asker.set_result(packet.reason_codes)
-        self._subscribe_all()
+        self._the_subscribing.answered()
 
-    def _subscribe_all(self) -> None:
-        """Ask for all subscriptions that this session does not have and that are not asked for."""
-        asked = {id(asker) for asker in self._asked.values()}
-        for subscription in self._streams.subscriptions:
-            if not subscription.is_confirmed and id(subscription) not in asked:
-                self._subscribe(subscription)
-
-    def _settle_client_id(self, kept: str) -> None:
-        """The identifier that was given, that the outbox file has, or a new one."""
-        if not self._client_id:
-            self._client_id = kept or f"holdfast-{secrets.token_hex(8)}"
-        if self._path is not None and self._client_id != kept:
-            if kept:
-                _log.warning(f"the outbox was that of client {kept}, it is {self._client_id}'s now")
-            self.engine.changes.records.append(SetSession(self._client_id, False))
-            self.engine.changes.is_urgent = True
-
-    def _make_connect(self) -> Connect:
-        properties: Properties | None = None
-        if self._version >= MQTT_5_0:
-            properties = Properties()
-            properties.session_expiry_interval = self._session_expiry_s
-            properties.receive_maximum = self._receive_maximum
-            properties.maximum_packet_size = self._maximum_packet_size
-            properties.topic_alias_maximum = self._topic_alias_maximum or None
-            properties.request_response_information = 1  # for ``request``
-            properties.user_properties = self._user_properties
-            is_clean = self._clean_start and not self._was_connected
-        else:
-            # Clean Session also says that the session ends with the connection.
-            is_clean = self._clean_start or not self._is_kept
-        return Connect(
-            self._client_id,
-            self._version,
-            is_clean,
-            self._keep_alive_s,
-            None if self._will is None else self._will.packet(self._version),
-            properties=properties,
-        )
-
-    def _check_connect(self) -> None:
-        """Raise UsageError now for what no CONNECT can carry."""
-        connect = self._make_connect()
-        connect.user_name, connect.password = self._user_name, self._password
-        try:
-            encode(connect, self._version)
-        except UsageError as error:
-            raise UsageError(f"this cannot go into CONNECT: {error}") from None
-
-    def _settle_authentication(
-        self, auth: Authentication | ScramMethod | None
-    ) -> Authentication | None:
-        """What was given, or SCRAM with the user name and password, which are not sent then."""
-        if isinstance(auth, str):
-            if not self._user_name or self._password is None:
-                raise UsageError(f"{auth} takes a user name and a password")
-            try:
-                password = self._password.decode()
-            except UnicodeDecodeError:
-                raise UsageError(f"{auth} takes a password of text") from None
-            auth = Scram(self._user_name, password, auth)
-            self._user_name = self._password = None
-        if auth is None:
-            return None
-        if auth.method and self._version < MQTT_5_0:
-            raise UsageError(f"{auth.method} takes MQTT 5.0")
-        if not auth.method and self._password is not None:
-            raise UsageError("a token that goes as the password and a password are given")
-        return auth
+    def withdraw(self, subscription: Subscription) -> None:
+        """Forget a subscription that nobody waits for any more."""
+        self._the_subscribing.withdraw(subscription)
 
     def _make_tls(self) -> ssl.SSLContext | None:
-        """What the next connection uses; files may have been renewed since the last one."""
-        if not self._target.is_tls:
-            return None
-        try:
-            self._tls_context = tls_context(self._tls)
-        except UsageError as error:
-            if self._tls_context is None:
-                raise
-            _log.warning(f"the files of before are used: {error}")
-        return self._tls_context
+        return self._tls.context() if self._target.is_tls else None
 
     def _make_connection(self, number: int, connect: Connect) -> ClientConnection:
         engine = self.engine
@@ -726,26 +539,16 @@ class Client:
 
     def _opened(self, connack: Connack) -> None:
         self._connack = connack
-        self._was_connected = True
-        properties = connack.properties
-        if properties is not None and properties.assigned_client_identifier is not None:
-            self._client_id = properties.assigned_client_identifier
-        for subscription in self._streams.subscriptions:
-            if not connack.session_present:
-                subscription.is_confirmed = False
-        self._subscribe_all()
+        self._greeting.accepted(connack)
+        self._the_subscribing.opened(connack.session_present)
         if self._on_connect is not None:
             on_connect = self._on_connect
             _call_back(lambda: on_connect(self))
 
-    def _unanswered(self, error: ConnectionLost) -> None:
-        asked, self._asked = self._asked, {}
-        for asker in asked.values():
-            if isinstance(asker, asyncio.Future) and not asker.done():
-                asker.set_exception(error)
-
     def _ended(self, error: HoldfastError) -> None:
-        self._unanswered(error if isinstance(error, ConnectionLost) else ConnectionLost(str(error)))
+        self._the_subscribing.unanswered(
+            error if isinstance(error, ConnectionLost) else ConnectionLost(str(error))
+        )
         _log.info(f"not connected: {error}")
         if self._on_disconnect is not None:
             on_disconnect = self._on_disconnect
@@ -770,41 +573,6 @@ class Client:
                 pass
         return engine.sending.messages
 
-    def _disconnect(self, *, with_will: bool) -> Disconnect:
-        packet = Disconnect()
-        if self._version < MQTT_5_0:
-            return packet
-        if with_will:
-            packet.reason_code = DISCONNECT_WITH_WILL_MESSAGE
-        if self._ends_session:
-            packet.properties = Properties()
-            packet.properties.session_expiry_interval = 0
-        return packet
-
-
-def _payload_bytes(payload: Payload) -> bytes:
-    """What the field's clients make of these."""
-    if isinstance(payload, bytes):
-        return payload
-    if payload is None:
-        return b""
-    if isinstance(payload, str):
-        return payload.encode()
-    if isinstance(payload, bytearray | memoryview):
-        return bytes(payload)
-    if isinstance(payload, int | float):
-        return str(payload).encode()
-    raise UsageError(
-        f"expected bytes, str, int, float or None as payload, got {type(payload).__name__}"
-    )
-
-
-def _check_filters(topic_filters: Sequence[str]) -> None:
-    if not topic_filters:
-        raise UsageError("expected at least one topic filter")
-    for topic_filter in topic_filters:
-        _checked(check_filter, topic_filter)
-
 
 def _call_back(callback: Callable[[], object]) -> None:
     """Call what the application gave us; a mistake in it is its own, and costs no connection."""
@@ -812,11 +580,3 @@ def _call_back(callback: Callable[[], object]) -> None:
         callback()
     except Exception as error:
         _log.failure("a callback of the application has failed", error)
-
-
-def _checked(check: Callable[[str], None], text: str) -> None:
-    """What is wrong with a topic or filter is our caller's mistake here."""
-    try:
-        check(text)
-    except HoldfastError as error:
-        raise UsageError(getattr(error, "detail", str(error))) from None

@@ -7,6 +7,7 @@ from typing import Final, final
 
 from mypy_extensions import i64
 
+from holdfast.errors import HoldfastError
 from holdfast.message import NEVER, Properties, content_bytes_of
 
 # How far a message is. It only grows, but for what is sent again over a new connection.
@@ -58,7 +59,7 @@ class Outgoing:
         self.is_repeat = False  # it may have been sent before, over an earlier connection
         self.reason_code: i64 = 0
         self.reason = ""  # why it failed, or what the server said
-        self.error: BaseException | None = None  # why it could not be stored
+        self.error: HoldfastError | None = None  # why it could not be stored
         self.watcher: object = None
 
     def number(self, seq: int) -> None:

@@ -11,7 +11,8 @@ from holdfast.client.incoming import ReceivedMessage
 from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
-    from holdfast.client.client import Client, Payload
+    from holdfast.client.client import Client
+    from holdfast.client.composing import Payload
     from holdfast.client.receipt import Receipt
     from holdfast.client.subscription import Subscription
 

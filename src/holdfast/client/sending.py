@@ -20,6 +20,7 @@ from holdfast.client.outgoing import (
 )
 from holdfast.client.records import ReleaseOutgoing, RemoveOutgoing, StoreOutgoing
 from holdfast.client.server_limits import ServerLimits
+from holdfast.errors import HoldfastError
 from holdfast.message import NEVER, Properties
 from holdfast.protocol.encode import encode_pubrel, publish_frame
 from holdfast.protocol.packets import MQTT_5_0
@@ -176,7 +177,7 @@ class Sending:
             due_ms = min(due_ms, entry.queued_at_ms + age_max_ms)
         return due_ms
 
-    def not_stored(self, entries: list[Outgoing], error: BaseException) -> list[int]:
+    def not_stored(self, entries: list[Outgoing], error: HoldfastError) -> list[int]:
         """These could not be made durable: they are given up. Returned are their numbers."""
         seqs: list[int] = []
         for entry in entries:

@@ -14,8 +14,8 @@ from holdfast.protocol.reason_codes import FAILURE, reason_name
 from holdfast.protocol.topics import matches
 
 if TYPE_CHECKING:
-    from holdfast.client.client import Client
     from holdfast.client.engine import Engine
+    from holdfast.client.subscribing import Subscribing
 
 __all__ = ["Stream", "Streams", "Subscription"]
 
@@ -176,15 +176,15 @@ class Subscription(Stream):
     """
 
     def __init__(
-        self, client: "Client", engine: "Engine", requests: list[SubscriptionRequest]
+        self, subscribing: "Subscribing", engine: "Engine", requests: list[SubscriptionRequest]
     ) -> None:
-        super().__init__(engine, manual_ack=client.manual_ack)
+        super().__init__(engine, manual_ack=subscribing.manual_ack)
         self.requests = requests
         self.identifier = 0  # Subscription Identifier, 0 for none
         self.reason_codes: list[int] = []
         self.is_confirmed = False  # by SUBACK, in the session of now
         self.refused: HoldfastError | None = None
-        self._client = client
+        self._subscribing = subscribing
         self._confirmed: list[asyncio.Future[None]] = []
         self._asked = requests  # in the last SUBSCRIBE
         self._is_asked = False
@@ -225,7 +225,7 @@ class Subscription(Stream):
 
     async def unsubscribe(self) -> None:
         """End it, at the server too; waits for UNSUBACK."""
-        await self._client.unsubscribe(*self.topic_filters)
+        await self._subscribing.unsubscribe(*self.topic_filters)
 
     def wants(self, topic: str) -> bool:
         """Whether one of its filters matches a topic."""
@@ -278,7 +278,7 @@ class Subscription(Stream):
     async def _subscribed(self) -> Self:
         if not self._is_asked:
             self._is_asked = True
-            self._client.add_subscription(self)
+            self._subscribing.add(self)
         if not self.is_confirmed and not self._is_ended:
             waiter: asyncio.Future[None] = self._engine.loop.create_future()
             self._confirmed.append(waiter)

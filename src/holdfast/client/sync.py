@@ -8,7 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self, Unpack
 
-from holdfast.client.client import Client, OutboxState, Payload
+from holdfast.client.client import Client, OutboxState
+from holdfast.client.composing import Payload
 from holdfast.client.driver import Driver
 from holdfast.client.incoming import ReceivedMessage
 from holdfast.client.options import ClientOptions, PublishOptions, RequestOptions
@@ -287,8 +288,8 @@ class SyncClient:
     ) -> Outgoing:
         self._driver.check_open()
         if not properties:
-            return self._client.entry(topic, payload, qos, retain)
-        return self._client.entry(topic, payload, qos, retain, **properties)
+            return self._client.composer.entry(topic, payload, qos, retain)
+        return self._client.composer.entry(topic, payload, qos, retain, **properties)
 
     def _forget_ended(self) -> None:
         for stream, shared in list(self._streams.items()):

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Final, Literal, NoReturn
 
 from holdfast.errors import UsageError
+from holdfast.logs import get_logger
 
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _CERTIFICATE_MARKS: Final = (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN TRUSTED CERTIFICATE-----")
 _KEY_MARK: Final = b"PRIVATE KEY-----"
+
+
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +139,25 @@ def tls_context(options: TlsOptions | ssl.SSLContext | None) -> ssl.SSLContext:
     if isinstance(options, ssl.SSLContext):
         return options
     return (options or TlsOptions()).context()
+
+
+class TlsFiles:
+    """The context of each new connection: files may have been renewed since the last one."""
+
+    def __init__(self, options: TlsOptions | ssl.SSLContext | None) -> None:
+        self.server_name = options.server_name if isinstance(options, TlsOptions) else ""
+        self._options = options
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """The one to use now. Raises UsageError if there is none, not even of before."""
+        try:
+            self._context = tls_context(self._options)
+        except UsageError as error:
+            if self._context is None:
+                raise
+            _log.warning(f"the files of before are used: {error}")
+        return self._context
 
 
 def reason_of(error: ssl.SSLError | OSError) -> str:
