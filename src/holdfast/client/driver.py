@@ -6,10 +6,11 @@ no switch of threads, and no wait for the loop.
 
 import asyncio
 import os
+import socket
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
-from typing import Final, Generic, TypeVar, final
+from typing import Final, Generic, TypeVar, cast, final
 
 from holdfast.client.client import Client
 from holdfast.client.engine import Engine
@@ -17,8 +18,17 @@ from holdfast.client.incoming import ReceivedMessage
 from holdfast.client.outgoing import FAILED, Outgoing
 from holdfast.errors import ConnectionLost, HoldfastError, UsageError
 from holdfast.loop_thread import LoopThread
+from holdfast.worker import Worker
 
 T = TypeVar("T")
+
+_AddressInfo = tuple[
+    socket.AddressFamily,
+    socket.SocketKind,
+    int,
+    str,
+    tuple[str, int] | tuple[str, int, int, int],
+]
 
 
 @final
@@ -290,7 +300,54 @@ _DONE: Final = _Done()
 def _new_loop() -> asyncio.AbstractEventLoop:
     """A loop of uvloop, which is the faster one, where that is installed."""
     try:
-        import uvloop
+        from uvloop import Loop
     except ImportError:
         return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+
+    class ClientLoop(Loop):
+        # libuv has threads for this, which the child of a fork waits for when it ends: it crashes.
+        # The types are uvloop's.
+        async def getaddrinfo(  # type: ignore[override]
+            self,
+            host: bytes | str | None,
+            port: bytes | str | int | None,
+            *,
+            family: int = 0,
+            type: int = 0,
+            proto: int = 0,
+            flags: int = 0,
+        ) -> list[_AddressInfo]:
+            def resolve(more: int) -> list[_AddressInfo]:
+                found = socket.getaddrinfo(host, port, family, type, proto, flags | more)
+                return cast(list[_AddressInfo], found)
+
+            return await _resolved(self, resolve)
+
+    return ClientLoop()
+
+
+async def _resolved(
+    loop: asyncio.AbstractEventLoop, resolve: Callable[[int], list[_AddressInfo]]
+) -> list[_AddressInfo]:
+    """What ``resolve`` gives for these flags, on a thread that nobody has to wait for."""
+    try:
+        return resolve(socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        pass
+    found: asyncio.Future[list[_AddressInfo]] = loop.create_future()
+
+    def finish(addresses: list[_AddressInfo] | None, error: BaseException | None) -> None:
+        if found.done():
+            return
+        if addresses is None:
+            assert error is not None
+            found.set_exception(error)
+        else:
+            found.set_result(addresses)
+
+    worker: Worker[list[_AddressInfo]] = Worker("holdfast-resolver", loop)
+    worker.submit(lambda: resolve(0), finish)
+    try:
+        return await found
+    finally:
+        worker.leave()
