@@ -255,6 +255,49 @@ def test_it_stops_while_clients_are_connected(run: Run) -> None:
     assert remains() == []
 
 
+def test_clients_that_come_while_it_stops_leave_nothing_behind() -> None:
+    over = threading.Event()
+
+    def storm(port: int) -> None:
+        while not over.is_set():
+            try:
+                greet(port)
+            except (OSError, Closed, AssertionError):  # refused in one way or another
+                pass
+
+    with SyncServer() as server:
+        threads = [threading.Thread(target=storm, args=(server.port,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(30):
+            server.restart()
+        over.set()
+        for thread in threads:
+            thread.join()
+        greet(server.port)
+    assert remains() == []
+
+
+def test_a_handshake_under_way_is_not_waited_for(run: Run, tmp_path: Path) -> None:
+    certificate = Authority(tmp_path).issue("server", "localhost")
+    tls = {"certificate": certificate, "key": certificate.with_suffix(".key")}
+    settings = {"listeners": [{"address": "127.0.0.1:0", "tls": tls}]}
+
+    async def main() -> None:
+        async with Server(settings=settings) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"\x16\x03\x01")
+            await server.stop()
+            try:
+                assert await reader.read() == b""
+            except ConnectionResetError:
+                pass
+            writer.close()
+
+    run(main())
+    assert remains() == []
+
+
 def test_a_peer_that_does_not_close_is_not_waited_for(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
