@@ -1,10 +1,12 @@
 """The client on the event loops of asyncio and of uvloop, which differ in what they do at once."""
 
+import asyncio
 import socket
 
 import pytest
 
 from holdfast import Client
+from holdfast.client.engine import ACCEPTED_MAX
 from tests.client.peer import LOOPS, run, serving
 from tests.support.broker import BrokerProcess
 
@@ -48,3 +50,26 @@ def test_the_application_has_its_turn_after_each_read(loop: str) -> None:
 
     with serving(flood) as port:
         assert run(loop, take_all(port)) <= READ_BYTES_MAX // len(packet)
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_task_that_publishes_without_end_lets_others_run(
+    broker: BrokerProcess, name: str, loop: str, qos: int
+) -> None:
+    async def publish_beside_another() -> int:
+        turns = 0
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async with Client(f"mqtt://127.0.0.1:{broker.port}") as client:
+            other = asyncio.create_task(count_turns())
+            for _ in range(ACCEPTED_MAX * 4):
+                await client.publish(name, b"42", qos=qos)
+            other.cancel()
+        return turns
+
+    assert run(loop, publish_beside_another()) >= 4

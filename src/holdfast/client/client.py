@@ -12,7 +12,7 @@ from typing import Final, Self
 from holdfast.client.authentication import Authentication, ScramMethod, settle_authentication
 from holdfast.client.composing import Composer, Payload, check_filters
 from holdfast.client.connection import ClientConnection
-from holdfast.client.engine import Engine
+from holdfast.client.engine import ACCEPTED_MAX, Engine
 from holdfast.client.greeting import Greeting
 from holdfast.client.incoming import ReceivedMessage
 from holdfast.client.link import Link
@@ -304,6 +304,9 @@ class Client:
             await self.accept(entry)
         if entry.stage == ACCEPTED:
             await engine.durable(entry)
+        elif engine.accepted >= ACCEPTED_MAX:
+            # Else a loop of publishes would keep all other tasks waiting, and the network idle.
+            await asyncio.sleep(0)
         return Receipt(engine, entry)
 
     def publish_nowait(

@@ -38,6 +38,9 @@ DROPPED_LOG_PAUSE_S: Final = 60.0
 # How long an application may leave a full window as it is before that is told.
 FULL_S: Final = 30.0
 
+# Messages that a task may publish before the event loop has a turn, though it waits for nothing.
+ACCEPTED_MAX: Final = 500
+
 _log = get_logger(__name__)
 
 
@@ -103,6 +106,7 @@ class Engine:
         self._is_paused = False  # the network takes nothing more at the moment
         self._written: list[Outgoing] = []  # of QoS 0, and not all of it has left
         self._is_scheduled = False
+        self.accepted = 0  # messages, since the last turn
         self._full_timer: asyncio.TimerHandle | None = None
         self._out: list[bytes] = []
         # Those who wait for room, and for the end of all.
@@ -186,6 +190,7 @@ class Engine:
         if self.error is not None or self.failure is not None:
             self.refuse_if_failed(entry)
         self.sending.accept(entry)
+        self.accepted += 1
         if not self._is_scheduled:
             self._is_scheduled = True
             self.loop.call_soon(self._scheduled_turn)
@@ -353,6 +358,7 @@ class Engine:
 
     def turn(self) -> None:
         """Do all that can be done now."""
+        self.accepted = 0
         connection = self.connection
         if connection is not None:
             if connection.events or connection.answered:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -76,12 +76,14 @@ class Stream:
                 finally:
                     self._waiter = None
             message = self._queue[0]
-            if message.qos > 0 and not self._engine.is_handed(message):
+            if message.qos == 0:
+                return self._queue.popleft()
+            if not self._engine.is_handed(message):
                 await self._engine.durable()
                 if not self._queue or self._queue[0] is not message:
                     continue
             self._queue.popleft()
-            if message.qos > 0 and not self._manual_ack and message.state != ACKNOWLEDGED:
+            if not self._manual_ack and message.state != ACKNOWLEDGED:
                 self._last = message
             return message
 
@@ -202,11 +204,10 @@ class Subscription(Stream):
         """The subscription itself."""
         return self
 
-    async def __anext__(self) -> ReceivedMessage:
+    def __anext__(self) -> Coroutine[object, None, ReceivedMessage]:
         """The next message. Raises Refused if the server has refused the subscription."""
-        if not self._is_asked:
-            await self._subscribed()
-        return await super().__anext__()
+        # No coroutine of its own around the other one: that costs a tenth of the whole way here.
+        return super().__anext__() if self._is_asked else self._first()
 
     async def __aenter__(self) -> Self:
         """Wait for SUBACK, as awaiting does."""
@@ -274,6 +275,10 @@ class Subscription(Stream):
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+    async def _first(self) -> ReceivedMessage:
+        await self._subscribed()
+        return await super().__anext__()
 
     async def _subscribed(self) -> Self:
         if not self._is_asked:
