@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from holdfast import Client, TlsOptions
+from holdfast import Client, Reconnect, Server, TlsOptions
 from tests.support.broker import NewBroker
 from tests.support.listening import Authority, listener_table, tls_table
 
@@ -38,3 +38,49 @@ def test_many_messages_go_out_and_come_back(
 
     with asyncio.Runner(loop_factory=loop) as runner:  # type: ignore[arg-type]  # both make one
         runner.run(live())
+
+
+def test_files_that_were_renewed_are_used_from_the_next_connection_on(tmp_path: Path) -> None:
+    """Those that are damaged are not: what was read before stays."""
+    old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
+    trusted, certificate = tmp_path / "trusted.pem", tmp_path / "server.pem"
+    key = certificate.with_suffix(".key")
+
+    def serve(authority: Authority) -> None:
+        issued = authority.issue("issued", "localhost")
+        issued.replace(certificate)
+        issued.with_suffix(".key").replace(key)
+
+    async def live() -> None:
+        told: asyncio.Queue[str] = asyncio.Queue()
+        trusted.write_bytes(old.file.read_bytes())
+        serve(old)
+        tls = {"certificate": str(certificate), "key": str(key)}
+        listener = {"name": "tls", "address": "127.0.0.1:0", "tls": tls}
+        async with Server(settings={"listeners": [listener]}) as server:
+            client = Client(
+                f"mqtts://localhost:{server.port}",
+                tls=TlsOptions(ca_file=trusted),
+                reconnect=Reconnect(delay_min_s=0.001, delay_max_s=0.001),
+                on_connect=lambda _: told.put_nowait("connected"),
+                on_disconnect=lambda _, error: told.put_nowait(str(error)),
+            )
+
+            async def until(said: str) -> None:
+                while said not in await told.get():
+                    pass
+
+            async with client:
+                await until("connected")
+                await server.stop()
+                trusted.write_text("damaged")
+                await server.start()
+                await until("connected")
+                await server.stop()
+                serve(new)
+                await server.start()
+                await until("certificate is not trusted")
+                trusted.write_bytes(new.file.read_bytes())
+                await until("connected")
+
+    asyncio.run(asyncio.wait_for(live(), PATIENCE_S))

@@ -81,6 +81,11 @@ class Client:
     application to acknowledge what it receives. Use it as an asynchronous context manager: it is
     connected inside, or, with an outbox, tries to.
 
+    ``auth`` proves who the client is by more than a password: ``Scram(…)``, ``Token(…)``, or the
+    name of a SCRAM method, which then takes the user name and password and does not send them.
+    ``tls`` says whom to trust and what to show over mqtts:// and wss://; ``headers`` go into the
+    request that opens a WebSocket.
+
     Raises UsageError for what can never work, on entering StoreLocked where another process has
     the outbox, and without an outbox ConnectionLost or Refused if the first connection fails.
     """

@@ -44,6 +44,11 @@ class TlsOptions:
     alpn: Sequence[str] = ()
     minimum_version: Literal["1.2", "1.3"] = "1.2"
 
+    @property
+    def has_files(self) -> bool:
+        """Whether any of it comes from a file or folder of the caller's."""
+        return (self.ca_file, self.ca_path, self.certificate) != (None, None, None)
+
     def context(self) -> ssl.SSLContext:
         """What connections use, after all files were read.
 
@@ -151,6 +156,9 @@ class TlsFiles:
 
     def context(self) -> ssl.SSLContext:
         """The one to use now. Raises UsageError if there is none, not even of before."""
+        has_files = isinstance(self._options, TlsOptions) and self._options.has_files
+        if self._context is not None and not has_files:
+            return self._context  # reading what the system trusts takes tens of milliseconds
         try:
             self._context = tls_context(self._options)
         except UsageError as error:
