@@ -101,10 +101,17 @@ def blocks(guide: str) -> list[tuple[str, str]]:
 
 
 def test_the_guide_of_tls(desk: Desk) -> None:
-    program, publish, printed = "", "", ""
+    program, publish, printed, said = "", "", "", ""
     for language, text in blocks("tls.md"):
         if language == "toml":
             desk.write(text)
+        elif language == "python" and "asyncio" in text:
+            done = desk.run([sys.executable, "-c", text.replace(PORT, desk.port)], desk.folder)
+            assert done.returncode == 0, done.stderr
+            said = done.stdout
+        elif language == "text" and said:
+            assert said == text
+            said = ""
         elif language == "python":
             # The second block is the line that changes in the first.
             program = text if program == "" else re.sub(r"client\.tls_set\(.*\)\n", text, program)
