@@ -9,7 +9,7 @@ from tests.sim.simulation import Result
 LINES_MAX: Final = 40  # of the trace, on the screen
 
 
-def report(result: Result, folder: Path) -> str:
+def report(result: Result, folder: Path, again: str = "make sim SEED={}") -> str:
     """The seed, what was broken, the newest lines about it; the whole trace goes into a file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"seed-{result.seed}.txt"
@@ -21,7 +21,7 @@ def report(result: Result, folder: Path) -> str:
     lines += about(result.trace, violation.about)
     if violation.__cause__ is not None:
         lines += ["", *traceback.format_exception(violation.__cause__)]
-    lines += ["", f"all of it: {path}", f"again: make sim SEED={result.seed}"]
+    lines += ["", f"all of it: {path}", f"again: {again.format(result.seed)}"]
     return "\n".join(lines)
 
 
