@@ -11,7 +11,7 @@ from typing import Final
 from holdfast.client.changes import Changes
 from holdfast.client.connection import CONNECTED, ClientConnection
 from holdfast.client.incoming import ReceivedMessage
-from holdfast.client.outgoing import ACCEPTED, STORED, Outgoing
+from holdfast.client.outgoing import Outgoing
 from holdfast.client.receiving import Receiving
 from holdfast.client.records import (
     ClearIncoming,
@@ -20,6 +20,7 @@ from holdfast.client.records import (
     Record,
     ReleaseOutgoing,
     RemoveOutgoing,
+    SetNumbers,
     StoreOutgoing,
 )
 from holdfast.client.sending import Sending
@@ -72,6 +73,9 @@ class ClientDisk:
                     self.incoming.pop(record.packet_id, None)
                 case ClearIncoming():
                     self.incoming.clear()
+                case SetNumbers():
+                    self.next_seq = max(self.next_seq, record.next_seq)
+                    self.next_delivery_id = max(self.next_delivery_id, record.next_delivery_id)
                 case _:
                     raise AssertionError(record)
 
@@ -265,11 +269,12 @@ class ClientWorld:
     def _has_more(self) -> bool:
         connection = self.connection
         is_live = connection is not None and connection.state == CONNECTED
-        return bool(self.out) or (is_live and self.sending.has_more)
+        has_more = bool(self.out) or (is_live and self.sending.has_more)
+        return has_more and not self.receiving.is_clearing
 
     def _write(self) -> None:
         connection = self.connection
-        if connection is not None:
+        if connection is not None and not self.receiving.is_clearing:
             self.receiving.flush(self.out)
             if connection.state == CONNECTED:
                 self.sending.written(self.sending.pump(self.out, self.now_ms))
@@ -290,11 +295,8 @@ class ClientWorld:
         batch = changes.take()
         if batch.records:
             self.disk.commit(batch.records)
-        for entry in batch.stored:
-            if entry.stage == ACCEPTED:
-                entry.stage = STORED
-        self.receiving.marked(batch.marked)
-        self.receiving.arrived.extend(batch.arrived)
+        self.sending.committed(batch)
+        self.receiving.committed(batch)
         connection = self.connection
         if connection is not None and connection.number == batch.connection:
             self.out.extend(batch.sends)

@@ -12,7 +12,8 @@ class Changes:
     """The records of the next commit, in order, and what their commit lets go on.
 
     ``is_urgent`` says that something waits for it: what does not can be written with the next.
-    ``connection`` is the number of the connection that ``sends`` belong to.
+    ``connection`` is the number of the connection that ``sends`` belong to. ``kept_from``, if it
+    is not 0, says that the file has no message with a smaller ``seq`` when this is durable.
     """
 
     def __init__(self) -> None:
@@ -23,6 +24,8 @@ class Changes:
         self.marked: list[ReceivedMessage] = []  # PUBREC is for these
         self.arrived: list[ReceivedMessage] = []  # to be handed to the application
         self.connection = 0
+        self.is_clearing = False  # a session has ended: nothing is sent in the next one before
+        self.kept_from = 0
 
     def take(self) -> "Changes":
         """What is there, as one batch to be made durable; here it begins anew."""
@@ -34,6 +37,8 @@ class Changes:
         batch.marked, self.marked = self.marked, []
         batch.arrived, self.arrived = self.arrived, []
         batch.connection = self.connection
+        batch.is_clearing, self.is_clearing = self.is_clearing, False
+        batch.kept_from, self.kept_from = self.kept_from, 0
         return batch
 
     def send(self, packet: bytes, connection: int) -> None:

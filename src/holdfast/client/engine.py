@@ -15,7 +15,7 @@ from holdfast.client.commits import Commits, OutboxStore, fail, like, wake
 from holdfast.client.connection import CONNECTED, ClientConnection
 from holdfast.client.incoming import ACKNOWLEDGED, ReceivedMessage
 from holdfast.client.options import OutboxLimits
-from holdfast.client.outgoing import ACCEPTED, STORED, Outgoing
+from holdfast.client.outgoing import Outgoing
 from holdfast.client.receipt import Receipt
 from holdfast.client.receiving import Receiving
 from holdfast.client.records import LoadedOutbox
@@ -363,11 +363,12 @@ class Engine:
         if connection is not None:
             if connection.events or connection.answered:
                 self._notify()
-            self.receiving.flush(self._out)
-            if connection.state == CONNECTED and not self._is_paused:
-                self._pump()
-            elif self._out:
-                self._write()
+            if not self.receiving.is_clearing:
+                self.receiving.flush(self._out)
+                if connection.state == CONNECTED and not self._is_paused:
+                    self._pump()
+                elif self._out:
+                    self._write()
         if self.receiving.arrived:
             arrived, self.receiving.arrived = self.receiving.arrived, []
             self._deliver(arrived)
@@ -479,11 +480,8 @@ class Engine:
 
     def _committed(self, batch: Changes) -> None:
         """What this batch promises is durable."""
-        for entry in batch.stored:
-            if entry.stage == ACCEPTED:
-                entry.stage = STORED
-        self.receiving.marked(batch.marked)
-        self.receiving.arrived.extend(batch.arrived)
+        self.sending.committed(batch)
+        self.receiving.committed(batch)
         connection = self.connection
         if batch.sends and connection is not None and connection.number == batch.connection:
             self._out.extend(batch.sends)

@@ -97,6 +97,14 @@ class Queue:
         """The next one to be sent."""
         return self._entries[self._head] if self._head < len(self._entries) else None
 
+    def first_seq(self) -> int:
+        """The ``seq`` of the first one of QoS 1 or 2 that has not failed; 0 if there is none."""
+        for index in range(self._head, len(self._entries)):
+            entry = self._entries[index]
+            if entry.seq > 0 and entry.stage != FAILED:
+                return entry.seq
+        return 0
+
     def take(self) -> None:
         """Take the first one out."""
         self._head += 1

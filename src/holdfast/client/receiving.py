@@ -10,7 +10,7 @@ from mypy_extensions import i64
 
 from holdfast.client.changes import Changes
 from holdfast.client.incoming import ACKNOWLEDGED, HANDED, WAITING, AckOrder, ReceivedMessage
-from holdfast.client.records import ClearIncoming, FreeIncoming, HoldIncoming
+from holdfast.client.records import ClearIncoming, FreeIncoming, HoldIncoming, SetNumbers
 from holdfast.errors import ProtocolError
 from holdfast.protocol.encode import encode, encode_puback, encode_pubcomp, encode_pubrec
 from holdfast.protocol.packets import MQTT_5_0, Pubcomp, Publish
@@ -37,6 +37,7 @@ class Receiving:
     ) -> None:
         self.arrived: list[ReceivedMessage] = []
         self.next_delivery_id = 1
+        self.is_clearing = False
         self.acknowledged: i64 = 0  # how many PUBACKs and PUBRECs were sent
         self._changes = changes
         self._is_durable = is_durable
@@ -64,7 +65,11 @@ class Receiving:
     def connected(
         self, connection: int, version: int, session_present: bool, receive_maximum: int
     ) -> None:
-        """Go on over a new connection. Without a session at the server all identifiers are void."""
+        """Go on over a new connection. Without a session at the server all identifiers are void.
+
+        Nothing may be sent before that is durable, see ``is_clearing``: else a crash brings them
+        back, and messages of the new session are taken for repeats.
+        """
         self._connection = connection
         self._version = version
         self._receive_maximum = receive_maximum
@@ -78,6 +83,9 @@ class Receiving:
             self._receiver = Qos2Receiver()
             if self._is_durable:
                 self._changes.records.append(ClearIncoming())
+                self._changes.is_clearing = True
+                self._changes.is_urgent = True
+                self.is_clearing = True
 
     def disconnected(self) -> None:
         """The connection is gone, and with it the order of what it would have been answered."""
@@ -137,7 +145,7 @@ class Receiving:
     # --- what the application does
 
     def hand_over(self, message: ReceivedMessage) -> bool:
-        """The application is about to get a message; False: not before ``marked`` has had it.
+        """The application is about to get a message; False: not before that is durable.
 
         At QoS 2 without ``manual_ack`` this is its acknowledgement.
         """
@@ -149,7 +157,7 @@ class Receiving:
         return self._mark(message)
 
     def acknowledge(self, message: ReceivedMessage) -> bool:
-        """The application is done with a message; False: PUBREC waits for ``marked``.
+        """The application is done with a message; False: that has to be durable before PUBREC.
 
         PUBACK and PUBREC leave with ``flush``, in the order of the messages.
         """
@@ -163,10 +171,13 @@ class Receiving:
             return False  # under way
         return self._mark(message)
 
-    def marked(self, messages: list[ReceivedMessage]) -> None:
-        """It is durable that the application has these."""
-        for message in messages:
+    def committed(self, batch: Changes) -> None:
+        """This batch is durable."""
+        for message in batch.marked:
             message.state = ACKNOWLEDGED
+        self.arrived.extend(batch.arrived)
+        if batch.is_clearing:
+            self.is_clearing = self._changes.is_clearing
 
     def flush(self, out: list[bytes]) -> None:
         """Append to ``out`` the acknowledgements whose turn it is."""
@@ -238,8 +249,10 @@ class Receiving:
         """Hold the identifier: from here on the message does not reach the application again."""
         packet_id = message.packet_id
         if self._unacknowledged.get(packet_id) is not message:
-            message.state = ACKNOWLEDGED  # of a session that the server has ended
-            return True
+            # Of a session that the server has ended. Its number is not used again all the same.
+            if self._is_durable and not self._manual_ack:
+                self._changes.records.append(SetNumbers(1, message.delivery_id + 1))
+            return self._answer(message)
         del self._unacknowledged[packet_id]
         del self._delivery_ids[packet_id]
         is_new = self._receiver.publish(packet_id)

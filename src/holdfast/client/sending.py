@@ -12,6 +12,7 @@ from holdfast.client.outgoing import (
     ACCEPTED,
     DONE,
     FAILED,
+    PUBLISH_ID_MAX,
     RELEASED,
     SENT,
     STORED,
@@ -67,6 +68,10 @@ class Sending:
         self._queue = Queue()
         self._due_ms: i64 = NO_DUE  # nothing in the queue expires before
         self._sender = Sender()
+        # All messages before this one are gone, from the file too. None is sent that is
+        # PUBLISH_ID_MAX or more behind it, so that an identifier stands for one message there too:
+        # else a crash would bring back one whose identifier is another's by now.
+        self._kept_from: i64 = 1
         self._in_flight: dict[int, Outgoing] = {}
         self._releases: i64 = 0  # PUBRECs that came so far
         self._quota: i64 = 0  # how many more the server takes
@@ -272,7 +277,7 @@ class Sending:
             return False
         if entry.qos == 0 or entry.stage == FAILED:
             return True
-        return self._quota > 0 and entry.packet_id not in self._in_flight
+        return self._quota > 0 and entry.seq - self._kept_from < PUBLISH_ID_MAX
 
     def pump(self, out: list[bytes], now_ms: int) -> list[Outgoing]:
         """Append to ``out`` what may be sent now; returned is what of it is QoS 0.
@@ -292,7 +297,7 @@ class Sending:
             if entry.stage == FAILED:
                 queue.take()
                 continue
-            if entry.qos > 0 and (self._quota <= 0 or entry.packet_id in self._in_flight):
+            if entry.qos > 0 and (self._quota <= 0 or not self._has_id(entry)):
                 break
             queue.take()
             frame = self._frame(entry, now_ms)
@@ -310,6 +315,13 @@ class Sending:
             out.append(frame)
             left -= len(frame)
         return written
+
+    def committed(self, batch: Changes) -> None:
+        """This batch is durable."""
+        for entry in batch.stored:
+            if entry.stage == ACCEPTED:
+                entry.stage = STORED
+        self._kept_from = max(self._kept_from, batch.kept_from)
 
     def written(self, entries: list[Outgoing]) -> None:
         """These of QoS 0 have gone to the network: that is their end."""
@@ -357,6 +369,26 @@ class Sending:
             entry = self._in_flight.pop(packet_id)
             self._give_back()
             self._done(entry)
+
+    def _has_id(self, entry: Outgoing) -> bool:
+        """Whether its identifier is no other message's; if not, the next commit may help."""
+        if entry.seq - self._kept_from < PUBLISH_ID_MAX:
+            return True
+        if not self._is_durable:
+            self._kept_from = self._oldest_seq()
+            return entry.seq - self._kept_from < PUBLISH_ID_MAX
+        changes = self._changes
+        if changes.kept_from == 0 and self._oldest_seq() > self._kept_from:
+            changes.kept_from = self._oldest_seq()
+            changes.is_urgent = True
+        return False
+
+    def _oldest_seq(self) -> int:
+        """That of the oldest message which is neither done nor failed."""
+        oldest = self._repeats.first_seq() or self._queue.first_seq() or self.next_seq
+        for entry in self._in_flight.values():
+            oldest = min(oldest, entry.seq)
+        return oldest
 
     def _end(self, packet_id: int, reason_code: int, reason: str) -> None:
         entry = self._in_flight.pop(packet_id)
