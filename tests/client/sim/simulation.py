@@ -334,7 +334,7 @@ class Simulation:
             "acknowledgements": len(receiving._pubacks) + len(receiving._pubrecs),
             "waiters": list(engine._room),
             "commit waiters": [] if commits is None else [*commits._this, *commits._next],
-            "asked": client._asked,
+            "asked": client._the_subscribing._asked,
             "requests": connection._requests,
             "rows": device.disk.outgoing,
             "held rows": device.disk.incoming,
