@@ -96,6 +96,66 @@ def test_brokers_for_functions(project: NewProject) -> None:
     assert own.run() == {"passed": 8}
 
 
+def test_clients_for_functions(project: NewProject) -> None:
+    own = project()
+    own.write(
+        "conftest.py",
+        """
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def mqtt_client_options():
+            return {"version": "3.1.1", "keep_alive_s": 7}
+        """,
+    )
+    own.write(
+        "test_own.py",
+        """
+        import holdfast, pytest
+
+        shared = []
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_fresh(mqtt_broker, mqtt_client, number):
+            readings = mqtt_client.subscribe("a/#", qos=2)
+            mqtt_client.publish("a/b", b"%d" % number, qos=2).wait(5)
+            assert readings.get(5).payload == b"%d" % number
+            mqtt_broker.restart()
+            mqtt_client.publish("a/b", b"again", qos=2).wait(5)
+            assert readings.get(5).payload == b"again"
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_shared(mqtt_client_session, mqtt_client, number):
+            shared.append(mqtt_client_session)
+            assert shared[0] is mqtt_client_session is not mqtt_client
+            mqtt_client_session.publish("a/b", b"1", qos=1).wait(5)
+
+        def test_several(mqtt_client_factory, mqtt_broker_factory, mqtt_client):
+            one, other = mqtt_client_factory(client_id="one"), mqtt_client_factory()
+            assert one.client_id == "one"
+            readings = one.subscribe("a/#", qos=1), mqtt_client.subscribe("a/#")
+            other.publish("a/b", b"1", qos=1).wait(5)
+            assert [reading.get(5).payload for reading in readings] == [b"1", b"1"]
+            elsewhere = mqtt_client_factory(mqtt_broker_factory().url)
+            elsewhere.publish("a/b", b"2", qos=1).wait(5)
+
+        def test_gone(mqtt_broker, mqtt_client):
+            mqtt_broker.stop()
+            mqtt_client.publish("a/b", b"1", qos=1)  # which nobody waits for
+
+        def test_refused(mqtt_broker_factory, mqtt_client_factory):
+            broker = mqtt_broker_factory(settings={"connections_max": 1})
+            mqtt_client_factory(broker.url)
+            with pytest.raises(holdfast.HoldfastError):
+                mqtt_client_factory(broker.url)
+
+        def test_options(mqtt_client_options, mqtt_async_client):
+            assert mqtt_client_options["version"] == "3.1.1"
+        """,
+    )
+    assert own.run() == {"passed": 10}
+
+
 @pytest.mark.parametrize("mode", ["strict", "auto"])
 def test_brokers_for_pytest_asyncio(project: NewProject, mode: str) -> None:
     own = project("asyncio")
@@ -119,6 +179,12 @@ def test_brokers_for_pytest_asyncio(project: NewProject, mode: str) -> None:
                 assert (await anext(messages)).payload == b"1"
                 mqtt_broker.restart()
 
+        async def test_entered(mqtt_async_client, mqtt_client):
+            async with mqtt_async_client as client:
+                messages = await client.subscribe("a/#", qos=1)
+                mqtt_client.publish("a/b", b"1", qos=1).wait(5)
+                assert (await anext(messages)).payload == b"1"
+
         async def test_shared(mqtt_broker_session):
             async with holdfast.Client(mqtt_broker_session.url) as client:
                 await (await client.publish("a/b", b"1", qos=1))
@@ -129,7 +195,7 @@ def test_brokers_for_pytest_asyncio(project: NewProject, mode: str) -> None:
         """,
     )
     options = (f"asyncio_mode={mode}", "asyncio_default_fixture_loop_scope=function")
-    assert own.run(*(word for option in options for word in ("-o", option))) == {"passed": 3}
+    assert own.run(*(word for option in options for word in ("-o", option))) == {"passed": 4}
 
 
 def test_brokers_for_anyio(project: NewProject) -> None:
@@ -150,13 +216,17 @@ def test_brokers_for_anyio(project: NewProject) -> None:
             async with holdfast.Client(mqtt_broker.url) as client:
                 yield client
 
+        async def test_entered(mqtt_async_client):
+            async with mqtt_async_client as client:
+                await (await client.publish("a/b", b"1", qos=1))
+
         async def test_fresh(client):
             messages = await client.subscribe("a/#", qos=2)
             await (await client.publish("a/b", b"1", qos=2))
             assert (await anext(messages)).payload == b"1"
         """,
     )
-    assert own.run() == {"passed": 1}
+    assert own.run() == {"passed": 2}
 
 
 def test_a_run_without_brokers_loads_nothing(project: NewProject) -> None:
@@ -202,5 +272,7 @@ def test_the_fixtures_are_listed_with_what_they_are(
     own = project()
     own.run("--fixtures", "-v")
     listed = capfd.readouterr().out
-    for name in ("mqtt_broker", "mqtt_broker_session [session scope]", "mqtt_broker_factory"):
-        assert f"\n{name} -- " in listed
+    in_session, in_test = "mqtt_{}_session [session scope]", "mqtt_{}"
+    for name in (in_test, in_session, "mqtt_{}_factory"):
+        for what in ("broker", "client"):
+            assert f"\n{name.format(what)} -- " in listed
