@@ -201,15 +201,16 @@ class Sending:
 
     def oldest(self) -> Outgoing | None:
         """The message that has waited longest for its end."""
-        for entry in self._in_flight.values():
-            return entry
+        for known in self._in_flight.values():
+            return known
         first = self._repeats.first()
         if first is not None and first.stage != FAILED:
             return first
-        for entry in self._queue.waiting():
-            if entry.stage != FAILED:
-                return entry
-        return None
+        entry = self._queue.first()
+        while entry is not None and entry.stage == FAILED:
+            self._queue.take()
+            entry = self._queue.first()
+        return entry
 
     @property
     def in_flight(self) -> int:
