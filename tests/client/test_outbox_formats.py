@@ -280,7 +280,7 @@ class TestDamage:
     def check_advice(path: Path, error: StoreCorrupt) -> None:
         text = str(error)
         assert text.startswith(str(path))
-        assert f"`holdfast outbox repair {path}`" in text or "is not an outbox" in text
+        assert "`holdfast outbox repair`" in text or "is not an outbox" in text
 
     @pytest.mark.parametrize(
         "change",

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 __all__ = ["SUBCOMMANDS", "app", "main"]
 
 # In the order of the help. Each is the module of this name, whose ``add_to`` adds it to an app.
-SUBCOMMANDS: Final = ("serve", "pub", "sub", "rr", "bench", "passwd", "config", "store", "acl")
+SUBCOMMANDS: Final = (
+    "serve",
+    "pub",
+    "sub",
+    "rr",
+    "bench",
+    "passwd",
+    "config",
+    "store",
+    "outbox",
+    "acl",
+)
 
 
 class _Commands(MutableMapping[str, "Command"]):

@@ -9,15 +9,13 @@ from typing import Final, final
 
 import apsw
 
-from holdfast.client.outbox_rows import (
-    Changes,
-    SessionRow,
-    loaded_incoming,
-    loaded_outgoing,
-    loaded_released,
-    loaded_session,
-    merged,
+from holdfast.client.outbox_reading import (
+    damaged_outbox,
+    outbox_error,
+    read_outbox,
+    read_session,
 )
+from holdfast.client.outbox_rows import Changes, SessionRow
 from holdfast.client.outbox_schema import (
     HOLD_INCOMING,
     KIND,
@@ -28,13 +26,13 @@ from holdfast.client.outbox_schema import (
 )
 from holdfast.client.records import LoadedOutbox, Record
 from holdfast.disk.connection import Writing, restart_wal
-from holdfast.disk.file_format import check_file, migrate, rewrite_wal, store_error
+from holdfast.disk.file_format import check_file, migrate, rewrite_wal
 from holdfast.disk.folder import make_file
 from holdfast.disk.lock import FileLock
 from holdfast.disk.queries import as_json
 from holdfast.errors import StoreCorrupt, StoreError
 
-__all__ = ["OutboxFile"]
+__all__ = ["OutboxFile", "lock_of"]
 
 # Frames in the write-ahead log after which a commit carries it over into the file, and what the
 # log keeps on the disk once a large commit has made it large.
@@ -49,19 +47,7 @@ VACUUM_DOWN_TO_SHARE: Final = 8
 LOOK_AFTER: Final = 256  # messages removed
 VACUUM_PAGES: Final = 256  # given back in one step, with a commit or without
 
-# What a row whose values have other types leads to.
-_WRONG_TYPES: Final = (TypeError, AttributeError, UnicodeError)
-
 _LISTED: Final = "IN (SELECT value FROM json_each(?1))"
-_SESSION: Final = """
-SELECT number, client_id, has_session, next_seq, next_delivery_id, crc FROM session
-"""
-_OUTGOING: Final = """
-SELECT seq, queued_at_ms, expires_at_ms, options, topic, properties, payload, crc
-FROM outgoing ORDER BY seq
-"""
-_RELEASED: Final = "SELECT seq, queued_at_ms, crc FROM released ORDER BY seq"
-_INCOMING: Final = "SELECT packet_id, delivery_id, is_handed, crc FROM incoming ORDER BY packet_id"
 
 
 @final
@@ -85,8 +71,7 @@ class OutboxFile:
             raise StoreError(f"{self.path}: the folder {self.path.parent} does not exist")
         if self.path.is_dir():
             raise StoreError(f"{self.path} is a folder: expected the name of a file")
-        lock_path = self.path.with_name(f"{self.path.name}-lock")
-        self._lock = FileLock(lock_path, locked=self.path, others="another client")
+        self._lock = lock_of(self.path)
         self._writing: Writing | None = None
         self._session = SessionRow("", False, 1, 1)
         self._frames = 0  # in the write-ahead log
@@ -116,24 +101,18 @@ class OutboxFile:
         Raises StoreCorrupt if any of it is not as it was written, and StoreError if it cannot be
         read.
         """
-        writing = self._opened()
-        loaded = LoadedOutbox()
+        cursor = self._opened().cursor
         doing = "loading the outbox"
-        cursor = writing.cursor
         try:
             cursor.execute("BEGIN")
             try:
-                # Rows that a damaged page hides are missed by it alone.
-                if (found := cursor.execute("PRAGMA quick_check(1)").fetchall()) != [("ok",)]:
-                    raise StoreCorrupt(" ".join(str(found[0][0]).split()))
-                self._load(cursor, loaded)
+                return read_outbox(cursor)
             finally:
                 cursor.execute("COMMIT")
         except apsw.Error as error:
-            raise self._error(doing, error) from error
-        except (StoreCorrupt, *_WRONG_TYPES) as error:
-            raise self._damaged(f"{doing} failed: {error}") from error
-        return loaded
+            raise outbox_error(self.path, doing, error) from error
+        except StoreCorrupt as error:
+            raise damaged_outbox(self.path, f"{doing} failed: {error}") from error
 
     def commit(self, records: list[Record]) -> None:
         """Make records durable, all or none, in their order.
@@ -152,7 +131,7 @@ class OutboxFile:
             with writing.transaction("commit"):
                 self._write(writing.cursor, changes, session)
         except StoreCorrupt as error:
-            raise self._damaged(str(error), is_named=True) from error
+            raise damaged_outbox(None, str(error)) from error
         self._session = session
         self._gone += len(changes.released)
         self._upkeep()
@@ -197,7 +176,7 @@ class OutboxFile:
         if self._writing is not None:
             self._writing.close()
             self._writing = None
-        self._lock.release()
+        self._lock.close()
 
     # --- opening
 
@@ -218,9 +197,9 @@ class OutboxFile:
                 writing.abandon()
                 raise
         except apsw.Error as error:
-            raise self._error(doing, error) from error
-        except (StoreCorrupt, *_WRONG_TYPES) as error:
-            raise self._damaged(f"{doing} failed: {error}") from error
+            raise outbox_error(path, doing, error) from error
+        except StoreCorrupt as error:
+            raise damaged_outbox(path, f"{doing} failed: {error}") from error
         self._writing = writing
 
     def _prepare(self, writing: Writing, format_number: int) -> None:
@@ -237,10 +216,7 @@ class OutboxFile:
             restart_wal(connection)
         except apsw.BusyError:
             pass  # another program reads; it is carried over all the same
-        sessions = [loaded_session(row) for row in connection.execute(_SESSION)]
-        if len(sessions) != 1:
-            raise StoreCorrupt(f"table session: expected one row, there are {len(sessions)}")
-        self._session = sessions[0]
+        self._session = read_session(connection.cursor())
         self._is_vacuum_wanted(writing)
 
     def _found(self) -> tuple[int, int]:
@@ -256,28 +232,6 @@ class OutboxFile:
         return self._writing
 
     # --- reading and writing
-
-    def _load(self, cursor: apsw.Cursor, loaded: LoadedOutbox) -> None:
-        session = self._session
-        loaded.client_id = session.client_id
-        loaded.has_session = session.has_session
-        outgoing = [loaded_outgoing(row) for row in cursor.execute(_OUTGOING)]
-        released = [loaded_released(row) for row in cursor.execute(_RELEASED)]
-        loaded.outgoing = merged(outgoing, released)
-        loaded.incoming = [loaded_incoming(row) for row in cursor.execute(_INCOMING)]
-        seqs = [entry.seq for entry in loaded.outgoing[-1:]]
-        delivery_ids = [entry.delivery_id for entry in loaded.incoming]
-        loaded.next_seq = session.next_seq
-        loaded.next_delivery_id = session.next_delivery_id
-        if max(seqs, default=0) >= session.next_seq:
-            raise StoreCorrupt(
-                f"message {seqs[0]} is there, the next one was to be {loaded.next_seq}"
-            )
-        if max(delivery_ids, default=0) >= session.next_delivery_id:
-            raise StoreCorrupt(
-                f"delivery {max(delivery_ids)} is there, the next one was to be"
-                f" {loaded.next_delivery_id}"
-            )
 
     def _write(self, cursor: apsw.Cursor, changes: Changes, session: SessionRow) -> None:
         if changes.is_cleared:
@@ -358,18 +312,7 @@ class OutboxFile:
         with writing.transaction("vacuum", synchronous="NORMAL"):
             writing.cursor.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
 
-    # --- errors
 
-    def _error(self, doing: str, error: apsw.Error) -> StoreError:
-        failure = store_error(self.path, doing, error)
-        if isinstance(failure, StoreCorrupt):
-            return self._damaged(str(failure), is_named=True)
-        return failure
-
-    def _damaged(self, text: str, *, is_named: bool = False) -> StoreCorrupt:
-        """The error for damage, which says what to do."""
-        named = text if is_named else f"{self.path}: {text}"
-        return StoreCorrupt(
-            f"{named}; `holdfast outbox repair {self.path}` keeps what can be read and says what is"
-            " lost"
-        )
+def lock_of(path: Path) -> FileLock:
+    """Take the lock of an outbox file, whose real path this is. Raises StoreLocked."""
+    return FileLock(path.with_name(f"{path.name}-lock"), locked=path, others="another client")
