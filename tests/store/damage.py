@@ -13,11 +13,11 @@ import apsw
 
 from holdfast.broker.broker import Broker
 from holdfast.broker.limits import Limits
+from holdfast.disk.page_cells import TABLE_INTERIOR, Value, decode_record, read_node
+from holdfast.disk.page_image import OVERFLOW_FIRST, OVERFLOW_NEXT, PageImage
+from holdfast.disk.page_trees import Trees
 from holdfast.message import Message, Properties
 from holdfast.protocol.sender import RELEASED
-from holdfast.store.page_cells import TABLE_INTERIOR, Value, decode_record, read_node
-from holdfast.store.page_image import OVERFLOW_FIRST, OVERFLOW_NEXT, PageImage
-from holdfast.store.page_trees import Trees
 from holdfast.store.quick_verify import quick_verify
 from holdfast.store.records import (
     OPEN,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, final
+from urllib.parse import quote
 
 import apsw
 
@@ -15,6 +16,7 @@ from holdfast.errors import StoreCorrupt, StoreError
 # of the log and of its index; the operating system caches the rest.
 WRITER_CACHE_BYTES: Final = 8 * 1024 * 1024
 READER_CACHE_BYTES: Final = 4 * 1024 * 1024
+OUTSIDE_CACHE_BYTES: Final = 8 * 1024 * 1024  # of a tool that looks into the file
 
 
 @final
@@ -98,6 +100,29 @@ def connect(path: Path, vfs: str | None, cache_bytes: int) -> apsw.Connection:
         _set_up(connection, cache_bytes)
     except BaseException:
         close_without_writing(connection)
+        raise
+    return connection
+
+
+def open_reading(path: Path, *, is_immutable: bool) -> apsw.Connection:
+    """A connection that reads a file; raises apsw.Error.
+
+    An immutable file is read without making a log and its index beside it: nobody may write.
+    """
+    connection = apsw.Connection(
+        f"file:{quote(str(path.absolute()))}?immutable={int(is_immutable)}",
+        flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
+    )
+    try:
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        connection.pragma("query_only", True)
+        connection.pragma("trusted_schema", False)
+        connection.pragma("mmap_size", 0)
+        connection.pragma("cache_size", -OUTSIDE_CACHE_BYTES // 1024)
+        connection.pragma("schema_version")  # opens the file
+    except BaseException:
+        connection.close()
         raise
     return connection
 

@@ -16,7 +16,7 @@ _CONTENT_BYTES_MAX: Final = 4096
 
 @final
 class FileLock:
-    """Holds a lock file, made if missing, until ``release`` or the end of the process.
+    """Holds a lock file, made if missing, until ``close`` or the end of the process.
 
     The kernel holds the lock for the open file, so it ends with the process, however that ends,
     and is not handed down to the programs it starts. What the file says is for people, and stays
@@ -46,7 +46,7 @@ class FileLock:
             raise StoreError(f"{path}: cannot lock the file: {error.strerror}") from error
         self._descriptor: int | None = descriptor
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let the next process have it; a second call does nothing."""
         if self._descriptor is not None:
             os.close(self._descriptor)

@@ -20,4 +20,4 @@ class DataLock:
 
     def release(self) -> None:
         """Let the next broker have the folder; a second call does nothing."""
-        self._lock.release()
+        self._lock.close()

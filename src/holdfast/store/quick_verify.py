@@ -14,10 +14,10 @@ from typing import Final, final
 import apsw
 
 from holdfast.disk.file_format import BUSY_TIMEOUT_MS, store_error
+from holdfast.disk.page_cells import Damaged, Value, decode_record, read_node
+from holdfast.disk.page_image import PageImage
+from holdfast.disk.page_trees import Trees
 from holdfast.errors import StoreCorrupt
-from holdfast.store.page_cells import Damaged, Value, decode_record, read_node
-from holdfast.store.page_image import PageImage
-from holdfast.store.page_trees import Trees
 from holdfast.store.salvage import looks
 from holdfast.store.salvage_rows import Shape, expect_checksums, read_shapes
 from holdfast.store.schema import CHECKED_FORMAT, may_hold_unchecked

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
-from urllib.parse import quote
 
 import apsw
 
 from holdfast.disk.checksums import UNCHECKED, check_row
-from holdfast.disk.file_format import BUSY_TIMEOUT_MS, check_magic, store_error
+from holdfast.disk.connection import open_reading
+from holdfast.disk.file_format import check_magic, store_error
 from holdfast.errors import StoreCorrupt, StoreError
 from holdfast.store.blocks import decode_block, decode_message
 from holdfast.store.records import (
@@ -33,8 +33,6 @@ from holdfast.store.schema import ALWAYS_CHECKED, CHECKED_FORMAT, UNCHECKED_ROWS
 from holdfast.store.sqlite import FILE_NAME
 
 _TEXTS: Final = frozenset({"name", "client_id", "will_topic", "topic_filter"})  # columns
-
-CACHE_BYTES: Final = 8 * 1024 * 1024  # of SQLite's page cache for a reader from outside
 
 Value = int | str | bytes | None
 Row = tuple[Value, ...]
@@ -89,32 +87,15 @@ def connect_reading(path: Path) -> apsw.Connection:
     is_alone = path.name != FILE_NAME and not has_wal
     try:
         try:
-            return _open(path, is_alone)
+            return open_reading(path, is_immutable=is_alone)
         except apsw.CantOpenError:
             if has_wal or is_alone:
                 raise
-            return _open(path, True)  # a folder where nothing can be written, so nobody writes
+            return open_reading(
+                path, is_immutable=True
+            )  # a folder where nothing can be written, so nobody writes
     except apsw.Error as error:
         raise store_error(path, "opening the store", error) from error
-
-
-def _open(path: Path, is_immutable: bool) -> apsw.Connection:
-    connection = apsw.Connection(
-        f"file:{quote(str(path.absolute()))}?immutable={int(is_immutable)}",
-        flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
-    )
-    try:
-        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        connection.pragma("query_only", True)
-        connection.pragma("trusted_schema", False)
-        connection.pragma("mmap_size", 0)
-        connection.pragma("cache_size", -CACHE_BYTES // 1024)
-        connection.pragma("schema_version")  # opens the file
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 @final

@@ -14,10 +14,10 @@ import apsw
 
 from holdfast.disk.file_format import store_error
 from holdfast.disk.folder import give_to_owner, sync_folder
+from holdfast.disk.page_image import PageImage
+from holdfast.disk.page_trees import Trees
 from holdfast.errors import StoreCorrupt, StoreError, StoreTooNew
 from holdfast.store.folder import OPEN_MARK
-from holdfast.store.page_image import PageImage
-from holdfast.store.page_trees import Trees
 from holdfast.store.repair_report import RepairReport
 from holdfast.store.salvage_copy import Copy, has_proven_row, name_trees, read_unchecked
 from holdfast.store.salvage_links import Links

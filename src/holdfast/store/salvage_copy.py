@@ -6,11 +6,11 @@ from typing import Final, final
 import apsw
 
 from holdfast.disk.checksums import row_checksum
+from holdfast.disk.page_cells import Damaged, Value, decode_record, read_node
+from holdfast.disk.page_image import PageImage
+from holdfast.disk.page_trees import LostPage, Tree, Trees
 from holdfast.errors import ProtocolError
 from holdfast.protocol.topics import check_topic
-from holdfast.store.page_cells import Damaged, Value, decode_record, read_node
-from holdfast.store.page_image import PageImage
-from holdfast.store.page_trees import LostPage, Tree, Trees
 from holdfast.store.repair_report import RepairReport, TableReport
 from holdfast.store.salvage_rows import Shape, usual_layout
 from holdfast.store.schema import UNCHECKED_ROWS

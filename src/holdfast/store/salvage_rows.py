@@ -10,10 +10,10 @@ from typing import Final, final
 import apsw
 
 from holdfast.disk.checksums import UNCHECKED, row_checksum
+from holdfast.disk.page_cells import Damaged, Value
 from holdfast.errors import ProtocolError, StoreCorrupt
 from holdfast.protocol.topics import check_filter, check_topic, is_shared
 from holdfast.store.blocks import BLOCK_ENTRIES_MAX, decode_block, decode_message
-from holdfast.store.page_cells import Damaged, Value
 from holdfast.store.records import unpack_gaps, unpack_in_flight, unpack_lsns
 from holdfast.store.schema import ALWAYS_CHECKED, migrate
 

@@ -8,7 +8,7 @@ import struct
 from itertools import pairwise
 from typing import Final, final
 
-from holdfast.store.page_image import (
+from holdfast.disk.page_image import (
     HEADER_BYTES,
     OVERFLOW_FIRST,
     OVERFLOW_NEXT,

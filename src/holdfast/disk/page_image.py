@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
 
-from holdfast.store.wal_image import PAGE_SIZES, WalImage
+from holdfast.disk.wal_image import PAGE_SIZES, WalImage
 
 MAGIC: Final = b"SQLite format 3\x00"
 HEADER_BYTES: Final = 100

@@ -7,8 +7,8 @@ every page names its parent: so leaves are found though the page above them is g
 from collections.abc import Iterable
 from typing import Final, final
 
-from holdfast.store.page_cells import Damaged, Node, decode_record, read_node
-from holdfast.store.page_image import FREE, ROOT, TREE, UNKNOWN, PageImage
+from holdfast.disk.page_cells import Damaged, Node, decode_record, read_node
+from holdfast.disk.page_image import FREE, ROOT, TREE, UNKNOWN, PageImage
 
 _DEPTH_MAX: Final = 32  # of a tree; with a fan-out of 2 that is more pages than a file can have
 _SCHEMA_ROOT: Final = 1
