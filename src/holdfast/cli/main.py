@@ -12,9 +12,10 @@ import typer
 from typer.core import TyperGroup
 
 from holdfast.build_info import version_line
+from holdfast.cli.quick_start import quickened
 
 if TYPE_CHECKING:
-    from typer._click import Command, Context
+    from typer._click import Command, Context, Parameter
 
 __all__ = ["SUBCOMMANDS", "app", "main"]
 
@@ -71,6 +72,10 @@ class _Group(TyperGroup):
     def list_commands(self, ctx: "Context") -> list[str]:
         # The inherited one looks at the commands and not at their names.
         return list(SUBCOMMANDS)
+
+    def get_params(self, ctx: "Context") -> "list[Parameter]":
+        """All parameters, that of the help included."""
+        return quickened(super().get_params(ctx))
 
 
 def _new_app() -> typer.Typer:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Final, get_type_hints
 
 from typer.core import TyperCommand
 
+from holdfast.cli.quick_start import quickened
 from holdfast.errors import ProtocolError, UsageError
 
 if TYPE_CHECKING:
-    from typer._click import Context
+    from typer._click import Context, Parameter
 
 __all__ = ["PROPERTY_PARTS", "ClientCommand", "checked", "with_groups"]
 
@@ -81,10 +82,15 @@ def _parameters(group: type) -> list[inspect.Parameter]:
 
 
 class ClientCommand(TyperCommand):
-    """A command with ``-D PACKET IDENTIFIER VALUE`` and ``-D PACKET user-property NAME VALUE``.
+    """A command with ``-D PACKET IDENTIFIER VALUE`` as Mosquitto has it.
 
-    The number of values depends on one of them, which no declaration of an option can say.
+    The number of values of a ``-D`` depends on one of them (a user-property has a name as well),
+    which no declaration of an option can say.
     """
+
+    def get_params(self, ctx: "Context") -> "list[Parameter]":
+        """All parameters, that of the help included."""
+        return quickened(super().get_params(ctx))
 
     def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
         """Read the arguments, after those of each ``-D`` were made one."""

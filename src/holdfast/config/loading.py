@@ -19,7 +19,12 @@ from holdfast.errors import ConfigError
 ENVIRONMENT_PREFIX: Final = "HOLDFAST_"
 
 # Variables of ours that set nothing: for the build, for the tests, and the name of the file.
-_NOT_SETTINGS: Final = frozenset({"HOLDFAST_CONFIG", "HOLDFAST_EXPECT", "HOLDFAST_PURE"})
+_NOT_SETTINGS: Final = frozenset(
+    {
+        *("HOLDFAST_CONFIG", "HOLDFAST_EXPECT", "HOLDFAST_PURE"),
+        *("HOLDFAST_PASSWORD", "HOLDFAST_URL"),  # of the clients on the command line
+    }
+)
 # Tables are for the file alone: there is no good way to write them into one variable.
 _TABLES: Final = [key for key, field in Settings.model_fields.items() if tables_of(field)]
 _VALUES: Final = [key for key in Settings.model_fields if key not in _TABLES]
