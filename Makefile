@@ -62,13 +62,12 @@ setup: $(BUILT)
 	@echo "ready: $(VENV)/bin/holdfast, $$($(VENV)/bin/holdfast --version)"
 
 serve: $(BUILT)
-	@tools/debian-packages mosquitto-clients:mosquitto_sub
 	@host='$(LISTEN)'; port="$${host##*:}"; host="$${host%:*}"; host="$${host#[}"; host="$${host%]}"; \
 	printf '\n%s\n    %s\n%s\n    %s\n%s\n\n' \
 	  'Next, in a second terminal, a subscriber whose session is kept while it is away:' \
-	  "mosquitto_sub -h $$host -p $$port -i desk -c -q 1 -v -t 'home/#'" \
+	  "$(VENV)/bin/holdfast sub -h $$host -p $$port -i desk --no-clean -v -t 'home/#'" \
 	  'and in a third, a message for it:' \
-	  "mosquitto_pub -h $$host -p $$port -q 1 -t home/door -m open" \
+	  "$(VENV)/bin/holdfast pub -h $$host -p $$port -t home/door -m open" \
 	  'Stop the subscriber, publish, start it again: nothing is lost. Ctrl-C here stops the broker.'
 	@exec $(VENV)/bin/holdfast serve --listen '$(LISTEN)' --data-dir '$(DATA_DIR)'
 

@@ -36,7 +36,21 @@ def test_help_of_serve_has_options_examples_and_exit_codes(tmp_path: Path) -> No
         assert text in done.stdout
 
 
-@pytest.mark.parametrize("module", ["acl", "config", "outbox", "passwd", "serve", "store"])
+MODULES = [
+    "acl",
+    "bench.commands",
+    "config",
+    "outbox",
+    "passwd",
+    "pub",
+    "rr",
+    "serve",
+    "store",
+    "sub",
+]
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_the_examples_of_help_can_be_copied_from_80_columns(module: str) -> None:
     """A longer one is shown on two lines, of which the first is another command."""
     found = vars(importlib.import_module(f"holdfast.cli.{module}"))

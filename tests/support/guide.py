@@ -24,7 +24,8 @@ class Guide:
 
     ``toml`` whose first line is ``# NAME`` is the file NAME. ``console`` has commands, each behind
     ``$ `` and followed by all that it prints; ``holdfast serve`` runs until the end, on a free
-    port, to which the clients of Mosquitto are sent. ``log`` has what the broker says by then.
+    port, to which the clients of Mosquitto and of holdfast are sent. ``log`` has what the broker
+    says by then.
     """
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -94,7 +95,8 @@ class Guide:
     def _variables(self) -> list[str]:
         """So that ``holdfast`` is the one that is tested."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        return [f"PATH={path}", "COLUMNS=200", "NO_COLOR=1"]
+        url = [f"HOLDFAST_URL=mqtt://localhost:{self._port}"] if self._port else []
+        return [f"PATH={path}", "COLUMNS=200", "NO_COLOR=1", *url]
 
 
 def _commands(block: str) -> Iterator[tuple[str, str]]:

@@ -40,7 +40,7 @@ Examples:
 
 ```text
 holdfast pub -t home/door -m open
-holdfast pub -h broker.example.com -u ada --password-file key -t home/door -n -r
+holdfast pub -h broker.example.com -u ada --password-file key -t a -n -r
 tail -f app.log | holdfast pub -t logs/app -l
 holdfast pub -t meter/7 -m 42 --outbox meter.db
 ```
