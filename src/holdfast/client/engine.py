@@ -107,6 +107,7 @@ class Engine:
         self._written: list[Outgoing] = []  # of QoS 0, and not all of it has left
         self._is_scheduled = False
         self.accepted = 0  # messages, since the last turn
+        self._is_overrun_told = False
         self._full_timer: asyncio.TimerHandle | None = None
         self._out: list[bytes] = []
         # Those who wait for room, and for the end of all.
@@ -372,6 +373,12 @@ class Engine:
         if self.receiving.arrived:
             arrived, self.receiving.arrived = self.receiving.arrived, []
             self._deliver(arrived)
+            if self.receiving.is_overrun and not self._is_overrun_told:
+                self._is_overrun_told = True
+                _log.warning(
+                    "the server sends more messages than it may before they are acknowledged"
+                    " (Receive Maximum); they are taken"
+                )
             if self.receiving.is_full and self._full_timer is None:
                 seen = self.receiving.acknowledged
                 self._full_timer = self.loop.call_later(FULL_S, self._look_whether_full, seen)

@@ -4,7 +4,7 @@ Source: MQTT 5.0 §4.3, §4.4, §4.6, §4.9; MQTT 3.1.1 §4.3, §4.4, §4.6.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import final
+from typing import Final, final
 
 from mypy_extensions import i64
 
@@ -16,6 +16,8 @@ from holdfast.protocol.encode import encode, encode_puback, encode_pubcomp, enco
 from holdfast.protocol.packets import MQTT_5_0, Pubcomp, Publish
 from holdfast.protocol.reason_codes import PACKET_IDENTIFIER_NOT_FOUND, RECEIVE_MAXIMUM_EXCEEDED
 from holdfast.protocol.receiver import Qos2Receiver
+
+IDENTIFIERS: Final = 65_535
 
 
 @final
@@ -52,6 +54,7 @@ class Receiving:
         self._connection = 0
         self._version = MQTT_5_0
         self._receive_maximum = 0
+        self.is_overrun = False  # the server does not keep to Receive Maximum
 
     def restore(self, packet_id: int, delivery_id: int, is_handed: bool) -> None:
         """Take over what an earlier process has kept of an identifier."""
@@ -73,6 +76,7 @@ class Receiving:
         self._connection = connection
         self._version = version
         self._receive_maximum = receive_maximum
+        self.is_overrun = False
         if session_present:
             return
         for message in self._unacknowledged.values():
@@ -104,8 +108,10 @@ class Receiving:
     def publish(self, packet: Publish) -> None:
         """Take a PUBLISH, whose topic is there.
 
-        Raises ProtocolError if it is one more than the server may have unacknowledged
-        [MQTT-3.3.4-9]: until PUBACK or PUBCOMP, or before 5.0 than there are identifiers.
+        One more than the server may have unacknowledged [MQTT-3.3.4-9] is noted in
+        ``is_overrun``, and taken: Mosquitto 2.0 sends two for each PUBACK while it has some
+        queued, and would never get through if each time the connection ended. Raises
+        ProtocolError if it is one more than there are identifiers.
         """
         if packet.qos == 0:
             self.arrived.append(ReceivedMessage(packet, self._acknowledge))
@@ -116,11 +122,14 @@ class Receiving:
             self._exchanges.add(packet.packet_id)
             self._publish_qos_2(packet)
         exchanges = max(len(self._exchanges), len(self._pubrecs))
-        if len(self._pubacks) + exchanges > self._receive_maximum:
-            raise ProtocolError(
-                RECEIVE_MAXIMUM_EXCEEDED,
-                f"expected at most {self._receive_maximum} unacknowledged messages, one more came",
-            )
+        unacknowledged = len(self._pubacks) + exchanges
+        if unacknowledged > self._receive_maximum:
+            self.is_overrun = True
+            if unacknowledged > IDENTIFIERS:
+                raise ProtocolError(
+                    RECEIVE_MAXIMUM_EXCEEDED,
+                    f"expected at most {IDENTIFIERS} unacknowledged messages, one more came",
+                )
 
     def pubrel(self, packet_id: int, out: list[bytes]) -> None:
         """Take a PUBREL; PUBCOMP answers it, once it is durable that the identifier is free.
