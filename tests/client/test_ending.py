@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from holdfast import Client, Refused, UsageError
+from holdfast import Client, ConnectionLost, Refused, UsageError
+from holdfast.client.outgoing import Outgoing
 from holdfast.protocol.reason_codes import SESSION_TAKEN_OVER
 from tests.support.broker import BrokerProcess
 
@@ -44,3 +45,23 @@ def test_two_tasks_cannot_wait_for_one_stream(broker: BrokerProcess, name: str) 
             assert (await waiting).text == "1"
 
     asyncio.run(run())
+
+
+def test_a_defect_is_told_to_all_who_wait(
+    broker: BrokerProcess, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        async with Client(f"mqtt://127.0.0.1:{broker.port}") as client:
+            messages = await client.subscribe(f"{name}/#")
+            waiting = asyncio.ensure_future(anext(messages))
+            await asyncio.sleep(0)
+            # No caller can publish it, and no PUBLISH carry it.
+            client.engine.accept(Outgoing("a" * 65_536, b"", 1, False, None, 0, 0))
+            with pytest.raises(ConnectionLost, match="defect"):
+                await waiting
+            with pytest.raises(ConnectionLost, match="defect"):
+                await client.publish(name)
+
+    with pytest.raises(ConnectionLost, match="1 messages were not acknowledged"):
+        asyncio.run(run())
+    assert "stopped by a defect" in caplog.text

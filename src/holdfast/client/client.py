@@ -31,7 +31,6 @@ from holdfast.errors import (
     HoldfastError,
     LimitExceeded,
     ProtocolError,
-    StoreError,
     UsageError,
 )
 from holdfast.logs import get_logger
@@ -212,7 +211,7 @@ class Client:
             deliver=self._streams.deliver,
             notify=self._notify,
             broken=self._broken,
-            failed=self._store_failed,
+            failed=self._failed,
             acknowledge=self.acknowledge,
         )
         self._engine_ = engine
@@ -352,8 +351,12 @@ class Client:
 
         Raises TimeoutError.
         """
-        async with asyncio.timeout(timeout_s):
-            await self.engine.drained()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.engine.drained()
+        except TimeoutError:
+            left = self.engine.sending.messages
+            raise TimeoutError(f"{left} messages are left after {timeout_s:g} s") from None
 
     @property
     def outbox(self) -> OutboxState:
@@ -566,11 +569,9 @@ class Client:
             for stream in self._streams.all():
                 stream.end(error)
 
-    def _store_failed(self, error: StoreError) -> None:
-        _log.error(f"the outbox cannot be written, nothing more is acknowledged: {error}")
-        for stream in self._streams.all():
-            stream.end(error)
-        self._the_link.hang_up(error)
+    def _failed(self, error: HoldfastError) -> None:
+        _log.error(f"nothing is sent and acknowledged any more: {error}")
+        self._the_link.stop_for(error)
 
     async def _see_out(self, engine: Engine, link: Link) -> int:
         """Let what is on its way arrive; how many messages did not."""

@@ -86,10 +86,10 @@ class Composer:
 
 def _size_of(properties: Properties) -> int:
     """The bytes of properties. Raises UsageError for what they cannot carry."""
-    try:
-        return len(write_properties(properties, PUBLISH))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"expected User Properties to be pairs of str: {error}") from None
+    for pair in properties.user_properties:
+        if len(pair) != 2 or not isinstance(pair[0], str) or not isinstance(pair[1], str):
+            raise UsageError(f"expected User Properties as pairs of str, got {pair!r}")
+    return len(write_properties(properties, PUBLISH))
 
 
 def _payload_bytes(payload: Payload) -> bytes:

@@ -56,8 +56,8 @@ class Engine:
 
     ``deliver`` gets the messages that arrived, ``notify`` is called when the connection has
     packets for it, ``broken`` when the server has broken the rules, ``failed`` when the outbox
-    file is damaged: nothing is acknowledged from then on. ``acknowledge`` is called by
-    a message's ``ack``, if that is not to be called on the event loop alone.
+    file is damaged, or by a defect: nothing is acknowledged from then on. ``acknowledge`` is called
+    by a message's ``ack``, if that is not to be called on the event loop alone.
 
     After any other failure of the file, such as a full disk, what was to be stored is refused, and
     so is what comes. All else waits: nothing is sent or acknowledged that is not durable. The file
@@ -74,7 +74,7 @@ class Engine:
         deliver: Callable[[list[ReceivedMessage]], None],
         notify: Callable[[], None],
         broken: Callable[[ProtocolError], None],
-        failed: Callable[[StoreError], None],
+        failed: Callable[[HoldfastError], None],
         acknowledge: Callable[[ReceivedMessage], Awaitable[None]] | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -359,6 +359,14 @@ class Engine:
 
     def turn(self) -> None:
         """Do all that can be done now."""
+        try:
+            self._turn()
+        except Exception as defect:
+            # Whoever waits has to learn that nothing comes any more.
+            _log.failure("the client has stopped by a defect", defect)
+            self._failed(ConnectionLost(f"the client has stopped by a defect: {defect!r}"))
+
+    def _turn(self) -> None:
         self.accepted = 0
         connection = self.connection
         if connection is not None:

@@ -328,6 +328,11 @@ class Link:
                 first.set_exception(error)
         self._ended(error)
 
+    def stop_for(self, error: HoldfastError) -> None:
+        """End the connection for this, and make no other."""
+        self._stop(error)
+        self.hang_up(error)
+
     def _stop(self, error: HoldfastError) -> None:
         """No connection is made any more."""
         self.error = error
