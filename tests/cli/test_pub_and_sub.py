@@ -331,3 +331,26 @@ def test_mosquitto_is_on_the_other_end(
         timeout=60,
     )
     assert done.stdout == "from holdfast\n"
+
+
+def test_a_killed_subscriber_loses_nothing(
+    broker: BrokerProcess, start: Start, tmp_path: Path, name: str
+) -> None:
+    """At the worst the last ones are shown twice: they were not acknowledged yet."""
+    kept_session(broker, tmp_path, name, name)
+    given = [str(number) for number in range(3000)]
+    pub(broker, tmp_path, "-t", name, "-l", given="\n".join(given))
+    pub(broker, tmp_path, "-t", name, "-m", "end")
+    shown: list[str] = []
+    for first in ("^10$", "^1000$", "^2000$"):
+        subscriber = start(broker, "sub", "-t", name, "-i", name, "-c")
+        subscriber.wait_line(first)
+        subscriber.kill9()
+        shown += subscriber.lines
+        if "end" in shown:
+            break
+    if "end" not in shown:
+        subscriber = start(broker, "sub", "-t", name, "-i", name, "-c")
+        subscriber.wait_line("^end$")
+        shown += subscriber.lines
+    assert list(dict.fromkeys(shown)) == [*given, "end"]

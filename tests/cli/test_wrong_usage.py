@@ -1,6 +1,7 @@
 """What users of `holdfast pub`, `sub` and `rr` type wrong: one line each, and nothing is begun."""
 
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.cli.main import main
+from tests.support.broker import holdfast_command
 
 WRONG = [
     (["pub", "-m", "x"], "-t: expected a topic"),
@@ -106,3 +108,24 @@ def test_impossible_values_are_told_with_the_option(
 ) -> None:
     assert type_in(monkeypatch, tmp_path, arguments) == 2
     assert arguments[1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("pub -t a -l <&-", "standard input is closed"),
+        ("pub -t a -s <&-", "standard input is closed"),
+        ("pub -t a -m x -u u --password-file - <&-", "standard input is closed"),
+        ("sub -t a >&-", "standard output is closed"),
+        ("rr -t a -m x >&-", "standard output is closed"),
+    ],
+)
+def test_a_standard_stream_that_is_closed_is_told(arguments: str, said: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{holdfast_command()} {arguments}"],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (2, f"holdfast: {said}\n")

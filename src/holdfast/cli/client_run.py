@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TextIO
 
 import typer
 
@@ -22,7 +22,7 @@ from holdfast.errors import (
     UsageError,
 )
 
-__all__ = ["complain", "run_client"]
+__all__ = ["INTERRUPTED", "complain", "is_open", "run_client"]
 
 INTERRUPTED: Final = 128 + signal.SIGINT
 
@@ -40,6 +40,13 @@ _EXIT_CODES: Final[tuple[tuple[type[HoldfastError], ExitCode], ...]] = (
 def complain(text: str) -> None:
     """One line on standard error."""
     print(f"holdfast: {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def is_open(stream: TextIO | None, name: str) -> TextIO:
+    """A standard stream. Raises UsageError if the process was started without it."""
+    if stream is None:
+        raise UsageError(f"standard {name} is closed")
+    return stream
 
 
 def run_client(

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 import typer
 
+from holdfast.cli.client_run import is_open
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
@@ -328,7 +329,7 @@ def _password(options: ServerOptions) -> bytes | None:
         return None
     if options.password_file != "-":
         return _first_line("--password-file", options.password_file)
-    if sys.stdin.isatty():
+    if is_open(sys.stdin, "input").isatty():
         return getpass.getpass("Password: ").encode(errors="surrogateescape")
     # Unbuffered: what follows may be the message.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as file:

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from holdfast.cli.client_run import is_open
 from holdfast.errors import UsageError
 
 __all__ = ["PAYLOAD_BYTES_MAX", "PayloadOptions", "input_lines", "single_payload"]
@@ -70,7 +71,7 @@ def single_payload(options: PayloadOptions) -> bytes:
     if options.null_message:
         return b""
     if options.stdin_file or options.file == "-":
-        payload = sys.stdin.buffer.read(PAYLOAD_BYTES_MAX + 1)
+        payload = is_open(sys.stdin, "input").buffer.read(PAYLOAD_BYTES_MAX + 1)
         name = "standard input"
     else:
         assert options.file is not None
@@ -85,12 +86,15 @@ def single_payload(options: PayloadOptions) -> bytes:
     return payload
 
 
-async def input_lines() -> AsyncIterator[list[bytes]]:
+def input_lines() -> AsyncIterator[list[bytes]]:
     """The lines of standard input without their ends: at a time, those that are there.
 
-    The last one counts without an end too.
+    The last one counts without an end too. Raises UsageError if there is no standard input.
     """
-    descriptor = sys.stdin.fileno()
+    return _lines(is_open(sys.stdin, "input").fileno())
+
+
+async def _lines(descriptor: int) -> AsyncIterator[list[bytes]]:
     begun: list[bytes] = []  # of the line that has no end yet
     size = 0
     while chunk := await _read(descriptor):

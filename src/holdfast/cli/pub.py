@@ -208,9 +208,14 @@ class _Publication:
         """Publish all, wait for the end of all in the outbox, and tell it; the exit code."""
         async with client:
             found = client.outbox.messages  # of earlier runs
-            async for payloads in batches:
-                await self._put_all(client, payloads)
-            error = await self._see_out(client)
+            try:
+                async for payloads in batches:
+                    await self._put_all(client, payloads)
+                error = await self._see_out(client)
+            except asyncio.CancelledError:
+                if self._outbox is not None and (kept := client.outbox.messages):
+                    complain(f"interrupted, {_counted(kept)} kept in {self._outbox}")
+                raise
             kept = client.outbox.messages
             if kept and self._outbox is None:
                 raise ConnectionLost(f"{_counted(kept)} not acknowledged: {error}")

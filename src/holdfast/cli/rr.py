@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from holdfast.cli.client_run import complain, run_client
+from holdfast.cli.client_run import complain, is_open, run_client
 from holdfast.cli.connection_options import ServerOptions, destination
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.message_options import MessageOptions, message_properties
@@ -114,7 +114,7 @@ def rr(
         properties = message_properties(
             message, given.publish, response_topic=None, version=place.version
         )
-        text = formatter(output, is_terminal=sys.stdout.isatty())
+        text = formatter(output, is_terminal=is_open(sys.stdout, "output").isatty())
         body = single_payload(payload)
         client = new_client(place, session, given)
 

@@ -1,6 +1,7 @@
 """``holdfast sub``: subscribe and show what comes."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, final
 
 import typer
 
-from holdfast.cli.client_run import run_client
+from holdfast.cli.client_run import is_open, run_client
 from holdfast.cli.connection_options import ServerOptions, destination
 from holdfast.cli.exit_codes import ExitCode
 from holdfast.cli.live_output import LiveOutput
@@ -214,7 +215,9 @@ def sub(
         checked("-T", check_filter, filter_out or [])
         if no_retained and retained_only:
             raise UsageError("-R: expected no --retained-only with it")
-        formatter(output, is_terminal=False)  # A wrong format should not wait for the server.
+        # What is wrong should not wait for the server.
+        is_open(sys.stdout, "output")
+        formatter(output, is_terminal=False)
         given = given_properties(session.properties or [])
         client = new_client(place, session, given, outbox=outbox, manual_ack=True)
         reader = _Reader(

@@ -46,6 +46,7 @@ class Publishing:
         self._sent = Rate()
         self._acknowledged = Rate()
         self._refused = 0
+        self._refusal = ""  # the first one
 
     async def work(self, load: Load) -> None:
         """Publish until it is over, and wait for what was not acknowledged yet."""
@@ -86,6 +87,7 @@ class Publishing:
     def _done(self, sent_ns: int, receipt: "Receipt") -> None:
         if receipt.stage != "done":
             self._refused += 1
+            self._refusal = self._refusal or f": {receipt.reason}"
             return
         self._acknowledged.add(0)
         self._latency.add((time.perf_counter_ns() - sent_ns) // 1000)
@@ -114,7 +116,8 @@ class Publishing:
         if self._qos:
             lines += [
                 ("acknowledged", self._acknowledged.text()),
-                ("refused", f"{self._refused}; without an answer {self._unanswered}"),
+                ("refused", f"{self._refused}{self._refusal}"),
+                ("unanswered", f"{self._unanswered}"),
                 ("latency", self._latency.text()),
             ]
         return lines
