@@ -297,6 +297,7 @@ def test_many_threads_keep_to_the_bound(tmp_path: Path) -> None:
 def test_what_takes_too_long(url: str, name: str, tmp_path: Path) -> None:
     with SyncClient(url) as client:
         messages = client.subscribe(name)
+        assert messages.queued == 0
         with pytest.raises(TimeoutError):
             messages.get(0.01)
         client.publish(name, "later")

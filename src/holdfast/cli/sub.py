@@ -334,7 +334,7 @@ class _Reader:
                     self._is_over = self._left == 0
             if self._remove_retained and message.retain and message.payload != b"":
                 await self._remove(message)
-            if len(stream) == 0 or size >= BATCH_BYTES or self._is_over:
+            if stream.queued == 0 or size >= BATCH_BYTES or self._is_over:
                 break
             message = await anext(stream)
         await output.write(b"".join(lines))

@@ -48,7 +48,8 @@ class Stream:
         self._is_ended = False
         self._bell: Callable[[], None] | None = None
 
-    def __len__(self) -> int:
+    @property
+    def queued(self) -> int:
         """How many messages wait to be taken."""
         return len(self._queue)
 

@@ -92,7 +92,8 @@ class SyncStream:
         self._last: dict[int, ReceivedMessage] = {}  # by thread: what it has and is not done with
         self._queue = stream.share(self.ring)
 
-    def __len__(self) -> int:
+    @property
+    def queued(self) -> int:
         """How many messages wait to be taken."""
         return len(self._queue)
 

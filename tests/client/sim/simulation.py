@@ -277,7 +277,7 @@ class Simulation:
             process.run(process.calm)
             if not process.client.is_connected or not process.client.outbox.is_empty:
                 return False
-            if device.kind.subscribes_to and (process.stream is None or len(process.stream)):
+            if device.kind.subscribes_to and (process.stream is None or process.stream.queued):
                 return False
             engine = process.client._engine_
             commits = engine._commits
@@ -294,7 +294,7 @@ class Simulation:
                 texts.append(f"{device.name} is not there")
                 continue
             client = process.client
-            waits = None if process.stream is None else len(process.stream)
+            waits = None if process.stream is None else process.stream.queued
             connected = client.is_connected
             messages = client.outbox.messages
             texts.append(f"{device.name}: {connected=} {messages=} to be taken: {waits}")
