@@ -92,6 +92,14 @@ class Peer:
         """End the connection, when all is sent."""
         self._writer.close()
 
+    def start_reading(self) -> None:
+        """Take what the client sends again."""
+        self._writer.transport.resume_reading()  # type: ignore[attr-defined]  # of StreamWriter
+
+    def end(self) -> None:
+        """Close the connection."""
+        self._writer.close()
+
     def cut(self) -> None:
         """End the connection, without a word."""
         self._writer.transport.abort()
@@ -101,15 +109,12 @@ class Peer:
         await self.rest()
 
     async def answer_pings(self) -> int:
-        """Answer pings until the client closes; how many came."""
+        """Answer pings until the client sends something else; how many came."""
         count = 0
-        while True:
-            try:
-                await self.next(Pingreq)
-            except (Closed, ConnectionError):
-                return count
+        while isinstance(await self.packet(), Pingreq):
             count += 1
             self.send(Pingresp())
+        return count
 
 
 class ScriptedServer:

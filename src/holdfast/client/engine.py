@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from holdfast.client.changes import Changes
 from holdfast.client.commits import Commits, OutboxStore, fail, like, wake
-from holdfast.client.connection import CONNECTED, ClientConnection
+from holdfast.client.connection import CLOSED, CONNECTED, ClientConnection
 from holdfast.client.incoming import ACKNOWLEDGED, ReceivedMessage
 from holdfast.client.options import OutboxLimits
 from holdfast.client.outgoing import Outgoing
@@ -374,7 +374,9 @@ class Engine:
                 self._notify()
             if not self.receiving.is_clearing:
                 self.receiving.flush(self._out)
-                if connection.state == CONNECTED and not self._is_paused:
+                if connection.state == CLOSED:
+                    self._out.clear()  # nothing follows DISCONNECT [MQTT-3.14.4-1]
+                elif connection.state == CONNECTED and not self._is_paused:
                     self._pump()
                 elif self._out:
                     self._write()

@@ -46,6 +46,11 @@ GOOD_S: Final = 10.0
 # system calls, and a loop that brings less has seen the end of what there is.
 PAUSE_BYTES: Final = 65_536
 
+# The part of the Keep Alive after which a silent client pings, and the time for the answer: the
+# ping has to be sent before the Keep Alive is over, and timers are late.
+PING_AFTER: Final = 0.9
+TIMER_S: Final = 0.001  # what a timer may come too early by
+
 # The return codes of CONNACK before 5.0, as the reason codes that say the same.
 _REASON_CODES: Final = {
     1: UNSUPPORTED_PROTOCOL_VERSION,
@@ -207,6 +212,7 @@ class Link:
             assert engine.connection is not None
             engine.turn()
             protocol.transport.write(engine.connection.disconnect(disconnect))
+            engine.connection.state = CLOSED  # nothing more is sent [MQTT-3.14.4-1]
             protocol.transport.close()
             await asyncio.wait([protocol.lost], timeout=1)
         if self._task is not None:
@@ -395,7 +401,7 @@ class Link:
             if not waiter.done():
                 waiter.set_result(None)
         if self._keep_alive_s > 0:
-            self._ping_timer = self.loop.call_later(self._keep_alive_s, self._look)
+            self._ping_timer = self.loop.call_later(self._keep_alive_s * PING_AFTER, self._look)
 
     def _take_auth(self, packet: Auth) -> None:
         try:
@@ -443,7 +449,7 @@ class Link:
                 self._protocol.lost.set_result(None)
 
     def _look(self) -> None:
-        """Ping when nothing was sent for the keep alive's time. [MQTT-3.1.2-20]"""
+        """Ping when nothing was sent for most of the keep alive's time. [MQTT-3.1.2-20]"""
         engine = self._engine
         assert engine is not None
         connection = engine.connection
@@ -452,14 +458,17 @@ class Link:
         silent_s = self.loop.time() - engine.last_write_s
         if connection.pings > 0:
             self.hang_up(
-                ConnectionLost(f"{self.target}: no PINGRESP within {self._keep_alive_s} s")
+                ConnectionLost(
+                    f"{self.target}: no PINGRESP within {self._keep_alive_s * PING_AFTER:g} s"
+                )
             )
             return
-        if silent_s >= self._keep_alive_s * 0.9:
+        ping_after_s = self._keep_alive_s * PING_AFTER
+        if silent_s >= ping_after_s - TIMER_S:
             connection.pings += 1
             engine.send(PINGREQ_BYTES)
             silent_s = 0
-        self._ping_timer = self.loop.call_later(self._keep_alive_s - silent_s, self._look)
+        self._ping_timer = self.loop.call_later(ping_after_s - silent_s, self._look)
 
 
 def _refused(packet: Connack, version: int) -> Refused:
