@@ -223,10 +223,17 @@ class Paho:
             own.shutdown(socket.SHUT_RDWR)
         self._client.loop_stop()
         connection.close()
+        self._forget()
 
     def leave(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Leave no cycle: paho closes the sockets of its own when nothing refers to it."""
+        client = self._client
+        client.on_connect = client.on_subscribe = client.on_message = None
 
 
 @final
