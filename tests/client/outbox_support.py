@@ -14,6 +14,7 @@ from holdfast.client.records import (
     FreeIncoming,
     HoldIncoming,
     LoadedOutbox,
+    MarkSent,
     Record,
     ReleaseOutgoing,
     RemoveOutgoing,
@@ -63,6 +64,7 @@ class OutboxModel:
         self.has_session = False
         self.next_seq = 1
         self.next_delivery_id = 1
+        self.sent_below = 1
         self.outgoing: dict[int, tuple[object, ...]] = {}  # of a released one when it was queued
         self.incoming: dict[int, tuple[int, bool]] = {}
 
@@ -86,6 +88,8 @@ class OutboxModel:
                 self.incoming.pop(record.packet_id, None)
             case ClearIncoming():
                 self.incoming.clear()
+            case MarkSent():
+                self.sent_below = max(self.sent_below, record.below_seq)
             case SetNumbers():
                 self.next_seq = max(self.next_seq, record.next_seq)
                 self.next_delivery_id = max(self.next_delivery_id, record.next_delivery_id)
@@ -97,7 +101,10 @@ class OutboxModel:
 
     def content(self) -> tuple[object, ...]:
         return (
-            (self.client_id, self.has_session, self.next_seq, self.next_delivery_id),
+            (
+                (self.client_id, self.has_session),
+                (self.next_seq, self.next_delivery_id, self.sent_below),
+            ),
             tuple(sorted(self.outgoing.items())),
             tuple(sorted(self.incoming.items())),
         )
@@ -108,6 +115,7 @@ def model_of(loaded: LoadedOutbox) -> OutboxModel:
     model = OutboxModel()
     model.client_id, model.has_session = loaded.client_id, loaded.has_session
     model.next_seq, model.next_delivery_id = loaded.next_seq, loaded.next_delivery_id
+    model.sent_below = loaded.sent_below
     for entry in loaded.outgoing:
         if entry.is_released:
             assert (entry.qos, entry.topic, entry.payload) == (2, "", b"")
@@ -169,6 +177,7 @@ def any_record(rng: random.Random, model: OutboxModel) -> Record:
                 [
                     ClearIncoming(),
                     SetNumbers(rng.randrange(model.next_seq + 3), rng.randrange(100)),
+                    MarkSent(rng.randint(1, model.next_seq)),
                     SetSession(rng.choice(["", "c-1", "007"]), rng.random() < 0.5),
                 ]
             )

@@ -14,6 +14,7 @@ from holdfast.client.records import (
     ClearIncoming,
     FreeIncoming,
     HoldIncoming,
+    MarkSent,
     Record,
     ReleaseOutgoing,
     RemoveOutgoing,
@@ -50,6 +51,7 @@ class OutboxShown:
         copied = OutboxModel()
         copied.client_id, copied.has_session = model.client_id, model.has_session
         copied.next_seq, copied.next_delivery_id = model.next_seq, model.next_delivery_id
+        copied.sent_below = model.sent_below
         copied.outgoing, copied.incoming = dict(model.outgoing), dict(model.incoming)
         self.model: Final = copied
 
@@ -88,7 +90,9 @@ def recover() -> Call:
 def short(model: OutboxModel) -> Iterator[Call]:
     """Everything a client writes, each once or twice, and a backlog that comes and goes."""
     yield commit([SetSession("meter-7", False), outgoing(1, b"one"), outgoing(2, b"two", qos=2)])
-    yield commit([SetSession("meter-7", True), ReleaseOutgoing(2), HoldIncoming(1, 1, False)])
+    yield commit(
+        [SetSession("meter-7", True), ReleaseOutgoing(2), MarkSent(3), HoldIncoming(1, 1, False)]
+    )
     yield commit([RemoveOutgoing(1), HoldIncoming(1, 1, True), HoldIncoming(2, 2, False)])
     yield commit([outgoing(seq, b"x" * 3000, qos=2) for seq in range(3, 9)])
     yield commit([FreeIncoming(1), RemoveOutgoing(2), ReleaseOutgoing(3), SetNumbers(20, 9)])

@@ -52,6 +52,7 @@ def what_it_holds() -> OutboxModel:
     model = OutboxModel()
     model.client_id, model.has_session = "007", True
     model.next_seq = model.next_delivery_id = 9
+    model.sent_below = 5
     model.outgoing = {
         3: ("007", b"\x00gone\xff", 1, False, b"", 0, 2**41),
         4: (5,),
@@ -296,8 +297,9 @@ class TestDamage:
             "UPDATE incoming SET is_handed = 1 WHERE packet_id = 5",
             "UPDATE session SET next_seq = 1",
             "UPDATE session SET client_id = 'c-2'",
+            "UPDATE session SET sent_below = 9",
             "DELETE FROM session",
-            "INSERT INTO session SELECT 2, '', 0, 1, 1, 0",
+            "INSERT INTO session SELECT 2, '', 0, 1, 1, 1, 0",
             "DROP TABLE incoming",
             "ALTER TABLE outgoing RENAME COLUMN topic TO subject",
         ],

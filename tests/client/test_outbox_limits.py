@@ -13,8 +13,8 @@ from holdfast.client.client import Client
 from holdfast.client.options import OutboxLimits
 from holdfast.client.outbox import OutboxFile
 from holdfast.client.outgoing import Outgoing
-from holdfast.client.records import Record
-from holdfast.client.sending import NO_DUE
+from holdfast.client.records import LoadedOutbox, MarkSent, Record
+from holdfast.client.sending import MARK_AHEAD, NO_DUE
 from holdfast.errors import ConnectionLost, LimitExceeded
 from holdfast.protocol.packets import Puback, Publish
 from tests.client.engine_bench import NOW_MS, Bench, idle, turns
@@ -228,7 +228,7 @@ class TestDropOldest:
         self, tmp_path: Path
     ) -> None:
         file = OutboxFile(tmp_path / "meter.db")
-        file.commit([outgoing(seq, qos=2) for seq in range(1, 4)])
+        file.commit([*(outgoing(seq, qos=2) for seq in range(1, 4)), MarkSent(4)])
         file.close()
 
         async def scene() -> None:
@@ -247,6 +247,112 @@ class TestDropOldest:
         file = OutboxFile(tmp_path / "meter.db")
         assert [entry.seq for entry in file.load().outgoing] == [1, 3, 4]
         file.close()
+
+
+class TestMark:
+    """What was never sent is known after a new start, so that it may be dropped."""
+
+    LIMITS: Final = OutboxLimits(messages_max=3, policy="drop-oldest")
+
+    def test_a_device_that_restarts_offline_goes_on_dropping_the_oldest(
+        self, tmp_path: Path
+    ) -> None:
+        for start in range(3):
+
+            async def scene(start: int = start) -> None:
+                async with offline(tmp_path, self.LIMITS) as client:
+                    for number in range(4):
+                        await client.publish("a", b"%d" % (4 * start + number), qos=2)
+
+            run(scene())
+        file = OutboxFile(tmp_path / "meter.db")
+        loaded = file.load()
+        assert [entry.payload for entry in loaded.outgoing] == [b"9", b"10", b"11"]
+        assert loaded.sent_below == 1
+        file.close()
+
+    @pytest.mark.spec("MQTT5-3.3.1-1")
+    @pytest.mark.spec("MQTT311-3.3.1-1")
+    def test_what_may_have_been_sent_is_a_repeat_and_nothing_else(self, tmp_path: Path) -> None:
+        async def scene() -> None:
+            bench = Bench(OutboxFile(tmp_path / "meter.db"))
+            bench.connect(receive_maximum=1)
+            for number in range(3000):
+                bench.publish(b"%d" % number)
+            await bench.sent(Publish)
+            await bench.engine.stop()
+
+        run(scene())
+        file = OutboxFile(tmp_path / "meter.db")
+        below = file.load().sent_below
+        file.close()
+        assert 2 <= below <= 1 + MARK_AHEAD
+
+        async def again() -> None:
+            bench = Bench(OutboxFile(tmp_path / "meter.db"))
+            bench.connect(present=True)
+            sent = await bench.sent(Publish, 3000)
+            assert [int(one.payload) for one in sent] == list(range(3000))
+            assert [one.packet_id - 1 for one in sent if one.dup] == list(range(1, below))
+            await bench.engine.stop()
+
+        run(again())
+
+    def test_it_is_durable_before_anything_is_sent(self, tmp_path: Path) -> None:
+        """A backlog goes out while its mark moves on; each is in the file before its message."""
+        path = tmp_path / "meter.db"
+        file = OutboxFile(path)
+        file.commit([outgoing(seq) for seq in range(1, 5001)])
+
+        class Watched:
+            """The file, which knows what is marked in it."""
+
+            wants_upkeep = False
+
+            def __init__(self) -> None:
+                self.below = 1
+                self.commits = 0
+
+            def load(self) -> LoadedOutbox:
+                return file.load()
+
+            def commit(self, records: list[Record]) -> None:
+                file.commit(records)
+                self.commits += 1
+                self.below = max(
+                    [self.below, *(one.below_seq for one in records if isinstance(one, MarkSent))]
+                )
+
+            def reopen(self) -> None:
+                raise AssertionError
+
+            def maintain(self) -> bool:
+                raise AssertionError
+
+            def close(self) -> None:
+                file.close()
+
+        async def scene() -> None:
+            watched = Watched()
+            bench = Bench(watched)
+            bench.connect()
+            for number in range(5000):
+                sent = await bench.sent(Publish)
+                assert sent[0].packet_id == number + 2
+                assert number + 1 < watched.below
+            assert watched.commits < 20
+            # From here on each message's commit marks it too.
+            receipt = bench.publish()
+            await bench.sent(Publish)
+            assert watched.below == 5002
+            assert not receipt.is_done
+            commits = watched.commits
+            bench.publish()
+            await bench.sent(Publish)
+            assert watched.commits == commits + 1
+            await bench.engine.stop()
+
+        run(scene())
 
 
 class TestAge:
@@ -276,7 +382,7 @@ class TestAge:
         """Nothing that may be in flight is dropped: the server says whether it is."""
         path = tmp_path / "meter.db"
         file = OutboxFile(path)
-        records: list[Record] = [outgoing(1), outgoing(2)]
+        records: list[Record] = [outgoing(1), outgoing(2), MarkSent(3)]
         file.commit(records)  # long ago
         file.close()
 

@@ -206,7 +206,7 @@ def test_nothing_is_acknowledged_that_is_not_durable(
 
     run(scene())
     file = OutboxFile(path)
-    assert shown(file) == (("", False, 1, 2), (), ())
+    assert shown(file) == ((("", False), (1, 2, 1)), (), ())
     file.close()
 
 

@@ -17,6 +17,7 @@ from holdfast.client.records import (
     ClearIncoming,
     FreeIncoming,
     HoldIncoming,
+    MarkSent,
     Record,
     ReleaseOutgoing,
     RemoveOutgoing,
@@ -53,6 +54,7 @@ class ClientDisk:
         self.incoming: dict[int, HoldIncoming] = {}
         self.next_seq = 1
         self.next_delivery_id = 1
+        self.sent_below = 1
         self.commits = 0
 
     def commit(self, records: list[Record]) -> None:
@@ -71,6 +73,8 @@ class ClientDisk:
                     self.next_delivery_id = max(self.next_delivery_id, record.delivery_id + 1)
                 case FreeIncoming():
                     self.incoming.pop(record.packet_id, None)
+                case MarkSent():
+                    self.sent_below = max(self.sent_below, record.below_seq)
                 case ClearIncoming():
                     self.incoming.clear()
                 case SetNumbers():
@@ -117,6 +121,7 @@ class ClientWorld:
         self.connection: ClientConnection | None = None
         self.out: list[bytes] = []
         disk = self.disk
+        self.sending.sent_below = disk.sent_below
         for seq, kept in sorted(disk.outgoing.items()):
             entry = Outgoing("", b"", 2, False, None, 0, 0)
             if kept is not None:

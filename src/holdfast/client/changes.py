@@ -4,7 +4,7 @@ from typing import final
 
 from holdfast.client.incoming import ReceivedMessage
 from holdfast.client.outgoing import Outgoing
-from holdfast.client.records import Record
+from holdfast.client.records import MarkSent, Record
 
 
 @final
@@ -13,7 +13,8 @@ class Changes:
 
     ``is_urgent`` says that something waits for it: what does not can be written with the next.
     ``connection`` is the number of the connection that ``sends`` belong to. ``kept_from``, if it
-    is not 0, says that the file has no message with a smaller ``seq`` when this is durable.
+    is not 0, says that the file has no message with a smaller ``seq`` when this is durable, and
+    ``sent_below`` that messages before that ``seq`` may be sent then.
     """
 
     def __init__(self) -> None:
@@ -26,6 +27,7 @@ class Changes:
         self.connection = 0
         self.is_clearing = False  # a session has ended: nothing is sent in the next one before
         self.kept_from = 0
+        self.sent_below = 0
 
     def take(self) -> "Changes":
         """What is there, as one batch to be made durable; here it begins anew."""
@@ -39,6 +41,9 @@ class Changes:
         batch.connection = self.connection
         batch.is_clearing, self.is_clearing = self.is_clearing, False
         batch.kept_from, self.kept_from = self.kept_from, 0
+        if self.sent_below != 0:
+            batch.sent_below, self.sent_below = self.sent_below, 0
+            batch.records.append(MarkSent(batch.sent_below))
         return batch
 
     def send(self, packet: bytes, connection: int) -> None:

@@ -127,6 +127,7 @@ class Engine:
         if self._commits is None:
             return None
         loaded = self._commits.load()
+        self.sending.sent_below = loaded.sent_below
         for kept in loaded.outgoing:
             entry = Outgoing(
                 kept.topic,

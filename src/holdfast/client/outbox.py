@@ -73,7 +73,7 @@ class OutboxFile:
             raise StoreError(f"{self.path} is a folder: expected the name of a file")
         self._lock = lock_of(self.path)
         self._writing: Writing | None = None
-        self._session = SessionRow("", False, 1, 1)
+        self._session = SessionRow("", False, 1, 1, 1)
         self._frames = 0  # in the write-ahead log
         self._checkpoint_at = 0
         self._gone = 0  # messages removed since the last look for free space

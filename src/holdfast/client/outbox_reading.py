@@ -23,7 +23,7 @@ from holdfast.errors import StoreCorrupt, StoreError
 _WRONG_TYPES: Final = (TypeError, AttributeError, UnicodeError)
 
 _SESSION: Final = """
-SELECT number, client_id, has_session, next_seq, next_delivery_id, crc FROM session
+SELECT number, client_id, has_session, next_seq, next_delivery_id, sent_below, crc FROM session
 """
 _OUTGOING: Final = """
 SELECT seq, queued_at_ms, expires_at_ms, options, topic, properties, payload, crc
@@ -83,6 +83,7 @@ def read_outbox(cursor: apsw.Cursor) -> LoadedOutbox:
     loaded.has_session = session.has_session
     loaded.next_seq = session.next_seq
     loaded.next_delivery_id = session.next_delivery_id
+    loaded.sent_below = session.sent_below
     try:
         outgoing = [loaded_outgoing(row) for row in cursor.execute(_OUTGOING)]
         released = [loaded_released(row) for row in cursor.execute(_RELEASED)]

@@ -21,6 +21,7 @@ from holdfast.client.outbox_rows import (
     OutgoingRow,
     ReleasedRow,
     SessionRow,
+    SessionValues,
     loaded_incoming,
     loaded_outgoing,
     loaded_released,
@@ -30,6 +31,7 @@ from holdfast.client.outbox_schema import KIND, MIGRATIONS
 from holdfast.client.records import (
     HoldIncoming,
     LoadedOutgoing,
+    MarkSent,
     Record,
     ReleaseOutgoing,
     SetNumbers,
@@ -49,7 +51,7 @@ LEAP: Final = 1_000_000_000
 
 _RECORDS_PER_COMMIT: Final = 4096
 # By how many columns they have, rows are told apart where nothing else tells.
-_COLUMNS: Final = {"outgoing": 8, "released": 3, "incoming": 4, "session": 6}
+_COLUMNS: Final = {"outgoing": 8, "released": 3, "incoming": 4, "session": 7}
 
 
 @dataclass(slots=True)
@@ -205,8 +207,8 @@ def _take(found: _Found, key: int, values: list[Value]) -> bool:
             case 4:
                 held = loaded_incoming(cast(IncomingRow, row))
                 found.incoming[held.packet_id] = held
-            case 6:
-                found.session = loaded_session(cast(tuple[int, str, int, int, int, int], row))
+            case 7:
+                found.session = loaded_session(cast(SessionValues, row))
             case _:
                 return False
     except (StoreCorrupt, TypeError, AttributeError, ValueError, OverflowError):
@@ -260,13 +262,16 @@ def _write(new: Path, found: _Found, report: OutboxRepair) -> None:
     seqs = [*found.outgoing, *found.released]
     last_seq = max(seqs, default=0)
     last_delivery = max((held.delivery_id for held in found.incoming.values()), default=0)
-    session = found.session or SessionRow("", False, last_seq + LEAP, last_delivery + LEAP)
+    session = found.session or SessionRow(
+        "", False, last_seq + LEAP, last_delivery + LEAP, last_seq + 1
+    )
     records: list[Record] = [SetSession(session.client_id, session.has_session)]
     records.append(
         SetNumbers(
             max(session.next_seq, last_seq + 1), max(session.next_delivery_id, last_delivery + 1)
         )
     )
+    records.append(MarkSent(session.sent_below))
     for seq in sorted(set(seqs)):
         kept = found.released.get(seq)
         if kept is not None:  # the later word

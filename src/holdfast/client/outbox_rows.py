@@ -12,6 +12,7 @@ from holdfast.client.records import (
     FreeIncoming,
     HoldIncoming,
     LoadedOutgoing,
+    MarkSent,
     Record,
     ReleaseOutgoing,
     RemoveOutgoing,
@@ -32,6 +33,7 @@ from holdfast.errors import StoreCorrupt
 OutgoingRow = tuple[int, int, int, int, str, bytes, bytes, int]
 ReleasedRow = tuple[int, int, int]
 IncomingRow = tuple[int, int, int, int]
+SessionValues = tuple[int, str, int, int, int, int, int]
 
 _RETAIN: Final = 4  # in the options, above the QoS
 _SESSION_ROW: Final = 1  # the key of the only row
@@ -42,12 +44,18 @@ class SessionRow:
     """What there is once: who the client is, and the numbers to go on with."""
 
     def __init__(
-        self, client_id: str, has_session: bool, next_seq: int, next_delivery_id: int
+        self,
+        client_id: str,
+        has_session: bool,
+        next_seq: int,
+        next_delivery_id: int,
+        sent_below: int,
     ) -> None:
         self.client_id = client_id
         self.has_session = has_session
         self.next_seq = next_seq
         self.next_delivery_id = next_delivery_id
+        self.sent_below = sent_below
 
     def values(self) -> list[Value]:
         """The values of its row."""
@@ -57,6 +65,7 @@ class SessionRow:
             1 if self.has_session else 0,
             self.next_seq,
             self.next_delivery_id,
+            self.sent_below,
         ]
         values.append(row_checksum(values))
         return values
@@ -71,6 +80,7 @@ class Changes:
         self.has_session = session.has_session
         self.next_seq = session.next_seq
         self.next_delivery_id = session.next_delivery_id
+        self.sent_below = session.sent_below
         self.outgoing: dict[int, StoreOutgoing] = {}
         self.released: dict[int, ReleaseOutgoing | None] = {}  # by seq; None: removed
         self.incoming: dict[int, HoldIncoming] = {}
@@ -104,6 +114,8 @@ class Changes:
                 self.incoming.clear()
                 self.freed.clear()
                 self.is_cleared = True
+            elif isinstance(record, MarkSent):
+                self.sent_below = max(self.sent_below, record.below_seq)
             elif isinstance(record, SetNumbers):
                 self.next_seq = max(self.next_seq, record.next_seq)
                 self.next_delivery_id = max(self.next_delivery_id, record.next_delivery_id)
@@ -114,7 +126,13 @@ class Changes:
 
     def session(self) -> SessionRow:
         """The row that there is once, after this."""
-        return SessionRow(self.client_id, self.has_session, self.next_seq, self.next_delivery_id)
+        return SessionRow(
+            self.client_id,
+            self.has_session,
+            self.next_seq,
+            self.next_delivery_id,
+            self.sent_below,
+        )
 
     def outgoing_values(self) -> list[Value]:
         """The values of the rows of new messages, one after the other."""
@@ -174,13 +192,13 @@ class Changes:
         return values
 
 
-def loaded_session(row: tuple[int, str, int, int, int, int]) -> SessionRow:
+def loaded_session(row: SessionValues) -> SessionRow:
     """What a row says; raises StoreCorrupt, or TypeError where it has other types."""
-    number, client_id, has_session, next_seq, next_delivery_id, crc = row
-    found = row_checksum((number, client_id, has_session, next_seq, next_delivery_id))
+    number, client_id, has_session, next_seq, next_delivery_id, sent_below, crc = row
+    found = row_checksum((number, client_id, has_session, next_seq, next_delivery_id, sent_below))
     if found != crc:
         raise damaged("session", number, crc, found)
-    return SessionRow(client_id, has_session != 0, next_seq, next_delivery_id)
+    return SessionRow(client_id, has_session != 0, next_seq, next_delivery_id, sent_below)
 
 
 def loaded_outgoing(row: OutgoingRow) -> LoadedOutgoing:

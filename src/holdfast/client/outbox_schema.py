@@ -21,6 +21,7 @@ CREATE TABLE session (
     has_session INTEGER NOT NULL, -- 1 if the server may have one
     next_seq INTEGER NOT NULL,
     next_delivery_id INTEGER NOT NULL,
+    sent_below INTEGER NOT NULL, -- no message from this number on was ever sent
     crc INTEGER NOT NULL
 ) STRICT;
 
@@ -52,7 +53,7 @@ CREATE TABLE incoming (
 ) STRICT;
 """
 
-SET_SESSION: Final = Insert("session", 6)
+SET_SESSION: Final = Insert("session", 7)
 STORE_OUTGOING: Final = Insert("outgoing", 8)
 RELEASE_OUTGOING: Final = Insert("released", 3)
 HOLD_INCOMING: Final = Insert("incoming", 4)
@@ -60,7 +61,7 @@ HOLD_INCOMING: Final = Insert("incoming", 4)
 
 def _create(connection: apsw.Connection) -> None:
     run_script(connection, _CREATE)
-    SET_SESSION.run(connection.cursor(), SessionRow("", False, 1, 1).values())
+    SET_SESSION.run(connection.cursor(), SessionRow("", False, 1, 1, 1).values())
 
 
 # The step at index n brings an outbox from format n to n + 1; format 0 is an empty file. Steps that

@@ -58,6 +58,17 @@ class RemoveOutgoing(Record):
 
 
 @final
+class MarkSent(Record):
+    """Messages before this number may have been sent; none has been from it on.
+
+    It never goes back.
+    """
+
+    def __init__(self, below_seq: int) -> None:
+        self.below_seq = below_seq
+
+
+@final
 class HoldIncoming(Record):
     """A QoS 2 message came with this identifier, which stands for it until PUBREL comes.
 
@@ -147,5 +158,6 @@ class LoadedOutbox:
         self.has_session = False
         self.next_seq = 1
         self.next_delivery_id = 1
+        self.sent_below = 1  # see ``MarkSent``
         self.outgoing: list[LoadedOutgoing] = []
         self.incoming: list[HoldIncoming] = []

@@ -38,6 +38,9 @@ from holdfast.protocol.topic_aliases import AliasesOut
 # What one pass writes at most, so that the answers of the server get their turn meanwhile.
 PASS_BYTES_MAX: Final = 262_144
 
+# How many messages of a backlog are marked as sent, durably, before they are.
+MARK_AHEAD: Final = 1000
+
 EXPIRED: Final = "the message has expired before it could be sent"
 TOO_OLD: Final = "dropped, older than the outbox keeps messages"
 DROPPED: Final = "dropped, the oldest of a full outbox"
@@ -72,6 +75,10 @@ class Sending:
         # PUBLISH_ID_MAX or more behind it, so that an identifier stands for one message there too:
         # else a crash would bring back one whose identifier is another's by now.
         self._kept_from: i64 = 1
+        # No message from this number on was ever sent, by this process or an earlier one. It is
+        # durable, and moves before they are sent, some at a time: so after a crash it is known what
+        # may be in flight.
+        self.sent_below: i64 = 1
         self._in_flight: dict[int, Outgoing] = {}
         self._releases: i64 = 0  # PUBRECs that came so far
         self._quota: i64 = 0  # how many more the server takes
@@ -109,17 +116,20 @@ class Sending:
             )
             changes.stored.append(entry)
             changes.is_urgent = True
+            if self._connection != 0 and len(self._queue) < MARK_AHEAD:
+                changes.sent_below = self.next_seq  # its turn comes soon
         self._queue.append(entry)
 
     def restore(self, entry: Outgoing, seq: int, is_released: bool) -> None:
         """Take a message over that was kept by an earlier process, in the order of ``seq``.
 
-        Nobody knows whether it was sent: over a session that goes on it is a repeat.
+        Before ``sent_below`` nobody knows whether it was sent: over a session that goes on it is a
+        repeat.
         """
         self.messages += 1
         self.bytes += entry.size
         entry.number(seq)
-        entry.is_repeat = True
+        entry.is_repeat = seq < self.sent_below
         self.next_seq = seq + 1
         if is_released:
             entry.stage = RELEASED
@@ -128,7 +138,12 @@ class Sending:
             self._sender.pubrec(entry.packet_id, True)
         else:
             entry.stage = STORED
-            self._repeats.append(entry)
+            if entry.is_repeat:
+                self._repeats.append(entry)
+                return
+            if entry.expires_at_ms != NEVER:
+                self._due_ms = min(self._due_ms, entry.expires_at_ms)
+            self._queue.append(entry)
 
     def drop_oldest(self) -> bool:
         """Give the oldest message up that was never sent; False if there is none.
@@ -278,6 +293,8 @@ class Sending:
             return False
         if entry.qos == 0 or entry.stage == FAILED:
             return True
+        if self._is_durable and entry.seq >= self.sent_below:
+            return False
         return self._quota > 0 and entry.seq - self._kept_from < PUBLISH_ID_MAX
 
     def pump(self, out: list[bytes], now_ms: int) -> list[Outgoing]:
@@ -298,8 +315,11 @@ class Sending:
             if entry.stage == FAILED:
                 queue.take()
                 continue
-            if entry.qos > 0 and (self._quota <= 0 or not self._has_id(entry)):
-                break
+            if entry.qos > 0:
+                if self._quota <= 0 or not self._has_id(entry):
+                    break
+                if self._is_durable and not self._is_marked(entry):
+                    break
             queue.take()
             frame = self._frame(entry, now_ms)
             if frame is None:
@@ -323,6 +343,7 @@ class Sending:
             if entry.stage == ACCEPTED:
                 entry.stage = STORED
         self._kept_from = max(self._kept_from, batch.kept_from)
+        self.sent_below = max(self.sent_below, batch.sent_below)
 
     def written(self, entries: list[Outgoing]) -> None:
         """These of QoS 0 have gone to the network: that is their end."""
@@ -383,6 +404,16 @@ class Sending:
             changes.kept_from = self._oldest_seq()
             changes.is_urgent = True
         return False
+
+    def _is_marked(self, entry: Outgoing) -> bool:
+        """Whether it is durable that it may have been sent; if not, the next commit helps."""
+        changes = self._changes
+        if entry.seq + MARK_AHEAD // 2 >= self.sent_below and self.sent_below < self.next_seq:
+            below = min(self.next_seq, entry.seq + MARK_AHEAD)
+            if below > self.sent_below and below > changes.sent_below:
+                changes.sent_below = below
+                changes.is_urgent = True
+        return entry.seq < self.sent_below
 
     def _oldest_seq(self) -> int:
         """That of the oldest message which is neither done nor failed."""

@@ -23,6 +23,7 @@ def loaded(model: OutboxModel) -> LoadedOutbox:
     found.has_session = model.has_session
     found.next_seq = model.next_seq
     found.next_delivery_id = model.next_delivery_id
+    found.sent_below = model.sent_below
     for seq, content in sorted(model.outgoing.items()):
         fields: tuple[Any, ...] = (seq, *content, False)
         if len(content) == 1:
