@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from holdfast import Client
+from holdfast.client.options import Version
 from holdfast.client.tls import TlsOptions
 from holdfast.client.transports import open_transport, what_was_wrong
 from holdfast.client.url import Target, parse_url
@@ -115,7 +116,7 @@ async def talk(transport: asyncio.Transport, heard: Heard, name: str) -> None:
     assert heard.data == b""
 
 
-@pytest.mark.spec("MQTT5-6.0.0-3", "MQTT311-6.0.0-3")
+@pytest.mark.spec("MQTT5-4.2.0-1", "MQTT5-6.0.0-3", "MQTT311-6.0.0-3", "MQTT311-7.1.2-1")
 @pytest.mark.parametrize("kind", ["tcp", "tls", "asked", "ws", "wss", "unix"])
 def test_messages_of_any_size_go_both_ways(site: Site, name: str, loop: str, kind: str) -> None:
     async def work() -> None:
@@ -243,8 +244,10 @@ def mosquitto(tmp_path: Path) -> Iterator[tuple[Authority, str, str]]:
         process.kill9()
 
 
+@pytest.mark.spec("MQTT311-7.0.0-2")
+@pytest.mark.parametrize("version", ["5.0", "3.1.1"])
 def test_mosquitto_over_tls_and_a_unix_socket(
-    mosquitto: tuple[Authority, str, str], name: str, loop: str
+    mosquitto: tuple[Authority, str, str], name: str, loop: str, version: Version
 ) -> None:
     authority, *urls = mosquitto
 
@@ -253,7 +256,8 @@ def test_mosquitto_over_tls_and_a_unix_socket(
             tls = TlsOptions(ca_file=authority.file).context()
             transport, heard = await opened(url, tls)
             await talk(transport, heard, name)
-            async with Client(url, tls=tls if parse_url(url).is_tls else None) as client:
+            tls_of_url = tls if parse_url(url).is_tls else None
+            async with Client(url, tls=tls_of_url, version=version) as client:
                 await converse(client, name)
 
     run(loop, work())
