@@ -58,19 +58,22 @@ CHAPTERS: Final = {
 INTRODUCTION: Final = """\
 # Conformance
 
-Every numbered statement of the two standards, and the tests of the broker that prove it. The texts
-are paraphrases, in which the present tense means MUST; in doubt the standard decides. `who` is the
-side that the statement binds; of one that binds both, the broker's half is proven. Paths are below
-`tests/`. `make conformance` runs these tests and writes this page; `make test` fails when the page
-and the tests disagree.
+Every numbered statement of the two standards, and the tests of the broker and of the client that
+prove it. The texts are paraphrases, in which the present tense means MUST; in doubt the standard
+decides. `who` is the side that the statement binds; where it binds both, each half has its tests.
+The tests of the client are those in `client/`. Paths are below `tests/`. `make conformance` runs
+these tests and writes this page; `make test` fails when the page and the tests disagree.
 
-- **proven**: all of its tests pass. A statement about clients is proven by what the broker answers
-  to a client that breaks it.
-- **client's**: only a client can obey it, and the client is not built yet.
+- **proven**: each side that it binds has tests, and all of them pass. A test of the broker on a
+  statement about clients is about what it answers to a client that breaks it.
 - **unreachable**: no test can prove it now, for the reason given.
 - **failing**: one of its tests fails, or is known to fail.
-- **missing**: it has no test; `make test` fails.
+- **missing**: a side that it binds has no test; `make test` fails.
 """
+
+# Where the tests of the client are; all others are of the broker.
+CLIENT_TESTS: Final = "client/"
+SIDES: Final = {"server": ("server",), "client": ("client",), "both": ("server", "client")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +103,13 @@ class Marks:
     statements: dict[str, set[str]] = field(default_factory=dict)  # by test
     failing: set[str] = field(default_factory=set)
 
-    def tests_of(self, statement: Statement) -> list[str]:
-        return sorted(test for test, named in self.statements.items() if statement.id in named)
+    def tests_of(self, statement: Statement, side: str) -> list[str]:
+        """The tests of one side, ``server`` or ``client``, that name a statement."""
+        return sorted(
+            test
+            for test, named in self.statements.items()
+            if statement.id in named and side_of(test) == side
+        )
 
 
 class Recorder:
@@ -128,6 +136,11 @@ def function_of(nodeid: str) -> str:
     return nodeid.partition("[")[0].removeprefix("tests/")
 
 
+def side_of(test: str) -> str:
+    """Whether it is the broker or the client that a test is about."""
+    return "client" if test.startswith(CLIENT_TESTS) else "server"
+
+
 def read_statements() -> list[Statement]:
     """All statements of both standards, in their order."""
     return [
@@ -150,12 +163,12 @@ def read_tables(path: Path, name: str) -> list[dict[str, str]]:
 def uncovered(
     statements: Iterable[Statement], marks: Marks, unreachable: Mapping[str, str]
 ) -> list[str]:
-    """The statements that bind the broker, and that neither a test nor a reason accounts for."""
-    named = set().union(*marks.statements.values())
+    """The statements, each with a side that it binds, that neither a test nor a reason covers."""
     return [
-        one.id
+        f"{one.id} ({side})"
         for one in statements
-        if one.role != "client" and one.id not in named and one.id not in unreachable
+        for side in SIDES[one.role]
+        if one.id not in unreachable and not marks.tests_of(one, side)
     ]
 
 
@@ -168,32 +181,40 @@ def render(statements: Sequence[Statement], marks: Marks, unreachable: Mapping[s
     lines = [INTRODUCTION, *summary(rows)]
     for heading, group in itertools.groupby(rows, lambda row: row[0].heading):
         lines += ["", f"## {heading}", ""]
-        lines += ["| statement | who | text | tests | result |", "|---|---|---|---|---|"]
+        lines += [
+            "| statement | who | text | tests of the broker | tests of the client | result |",
+            "|---|---|---|---|---|---|",
+        ]
         for one, tests, _, result in group:
-            named = "<br>".join(f"`{test}`" for test in tests)
-            lines.append(f"| {one.id} | {one.role} | {one.text} | {named} | {result} |")
+            of_broker, of_client = (
+                "<br>".join(f"`{test}`" for test in tests[side]) for side in SIDES["both"]
+            )
+            lines.append(
+                f"| {one.id} | {one.role} | {one.text} | {of_broker} | {of_client} | {result} |"
+            )
     return "\n".join(lines) + "\n"
 
 
-Row = tuple[Statement, list[str], str, str]  # a statement, its tests, its kind, the result
+# A statement, its tests by side, its kind, the result.
+Row = tuple[Statement, dict[str, list[str]], str, str]
 
 
 def outcome(
     one: Statement, marks: Marks, unreachable: Mapping[str, str]
-) -> tuple[list[str], str, str]:
-    tests = marks.tests_of(one)
-    if tests:
-        failing = any(test in marks.failing for test in tests)
-        return (tests, "failing", "**fail**") if failing else (tests, "proven", "pass")
+) -> tuple[dict[str, list[str]], str, str]:
+    tests = {side: marks.tests_of(one, side) for side in SIDES["both"]}
+    if any(test in marks.failing for found in tests.values() for test in found):
+        return tests, "failing", "**fail**"
     if one.id in unreachable:
         return tests, "unreachable", f"unreachable: {unreachable[one.id]}"
-    if one.role == "client":
-        return tests, "client's", "client (not built yet)"
-    return tests, "missing", "**missing**"
+    missing = [side for side in SIDES[one.role] if not tests[side]]
+    if missing:
+        return tests, "missing", f"**missing ({', '.join(missing)})**"
+    return tests, "proven", "pass"
 
 
 def summary(rows: Iterable[Row]) -> Iterator[str]:
-    kinds = ("proven", "client's", "unreachable", "failing", "missing")
+    kinds = ("proven", "unreachable", "failing", "missing")
     yield f"| standard | statements | {' | '.join(kinds)} |"
     yield "|---|" + "---:|" * (len(kinds) + 1)
     every = list(rows)

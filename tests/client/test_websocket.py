@@ -14,6 +14,8 @@ from holdfast.client.url import parse_url
 from holdfast.errors import ConnectionLost, UsageError
 from holdfast.protocol.websocket import FRAME_ERROR, UNSUPPORTED_DATA, FrameReader
 from tests.client.peer import LOOPS, Heard, run, serving
+from tests.client.world import ClientWorld
+from tests.support import packets
 from tests.support.websocket import (
     BINARY,
     CLOSE,
@@ -324,6 +326,25 @@ def exchange(
     return connected(loop, serve), frames
 
 
+@pytest.mark.spec("MQTT5-6.0.0-2", "MQTT311-6.0.0-2")
+def test_frames_are_not_packets(loop: str) -> None:
+    """Several packets in one frame, and one in several: the client has the same of them."""
+    stream = b"\x20\x03\0\0\0" + b"".join(
+        packets.publish(f"t/{number}", b"x" * number) for number in range(40)
+    )
+    for size in (1, 2, 7, 100, len(stream)):
+        pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
+        frames = [frame(one, is_masked=False) for one in pieces]
+        heard, _ = exchange(loop, b"".join([*frames, CLOSE_1000]))
+        assert heard.data == stream
+        world = ClientWorld()
+        world.open()
+        for piece in pieces:
+            world.server_bytes(piece)
+        assert [message.topic for message in world.arrived] == [f"t/{n}" for n in range(40)]
+
+
+@pytest.mark.spec("MQTT5-6.0.0-1", "MQTT311-6.0.0-1")
 @pytest.mark.parametrize(
     ("wrong", "code", "expected"),
     [
@@ -384,6 +405,7 @@ def test_pings_are_answered(loop: str) -> None:
     assert frames[-2][1] == b"9999"
 
 
+@pytest.mark.spec("MQTT5-6.0.0-1", "MQTT311-6.0.0-1")
 def test_what_is_written_at_once_is_one_masked_frame(loop: str) -> None:
     frames: list[tuple[int, bytes]] = []
 

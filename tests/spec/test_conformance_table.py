@@ -40,7 +40,7 @@ def test_every_mark_names_a_statement_of_a_standard(marks: Marks) -> None:
     assert {test: named for test, named in unknown.items() if named} == {}
 
 
-def test_every_statement_about_the_broker_has_a_test(marks: Marks) -> None:
+def test_every_statement_has_a_test_of_each_side_that_it_binds(marks: Marks) -> None:
     assert uncovered(STATEMENTS, marks, read_unreachable()) == [], "these have no test"
 
 
@@ -78,27 +78,54 @@ def place(id: str) -> list[int]:
 
 ONE = Statement("MQTT5-3.1.0-2", "server", "A second CONNECT closes the connection.")
 TWO = Statement("MQTT5-3.1.2-9", "client", "The will is in the payload.")
+BOTH = Statement("MQTT5-3.3.1-1", "both", "What is sent again has DUP 1.")
+
+
+def row(one: Statement, of_broker: str, of_client: str, result: str) -> str:
+    return f"| {one.id} | {one.role} | {one.text} | {of_broker} | {of_client} | {result} |"
 
 
 def test_a_statement_is_proven_when_all_of_its_tests_pass() -> None:
     marks = Marks({"a.py::test_1": {ONE.id}, "a.py::test_2": {ONE.id}})
     tests = "`a.py::test_1`<br>`a.py::test_2`"
-    assert f"| {ONE.id} | server | {ONE.text} | {tests} | pass |" in render([ONE], marks, {})
-    assert "| MQTT 5.0 | 1 | 1 | 0 | 0 | 0 | 0 |" in render([ONE], marks, {})
+    assert row(ONE, tests, "", "pass") in render([ONE], marks, {})
+    assert "| MQTT 5.0 | 1 | 1 | 0 | 0 | 0 |" in render([ONE], marks, {})
     marks.failing.add("a.py::test_2")
-    assert f"| {ONE.id} | server | {ONE.text} | {tests} | **fail** |" in render([ONE], marks, {})
-    assert "| MQTT 5.0 | 1 | 0 | 0 | 0 | 1 | 0 |" in render([ONE], marks, {})
+    assert row(ONE, tests, "", "**fail**") in render([ONE], marks, {})
+    assert "| MQTT 5.0 | 1 | 0 | 0 | 1 | 0 |" in render([ONE], marks, {})
+
+
+def test_each_side_has_tests_of_its_own() -> None:
+    marks = Marks({"net/a.py::test_1": {TWO.id, BOTH.id}})
+    page = render([TWO, BOTH], marks, {})
+    assert row(TWO, "`net/a.py::test_1`", "", "**missing (client)**") in page
+    assert row(BOTH, "`net/a.py::test_1`", "", "**missing (client)**") in page
+    marks.statements["client/b.py::test_2"] = {TWO.id, BOTH.id}
+    page = render([TWO, BOTH], marks, {})
+    assert row(TWO, "`net/a.py::test_1`", "`client/b.py::test_2`", "pass") in page
+    assert row(BOTH, "`net/a.py::test_1`", "`client/b.py::test_2`", "pass") in page
 
 
 def test_a_statement_without_a_test_says_why() -> None:
-    page = render([ONE, TWO], Marks(), {})
-    assert "|  | **missing** |" in page
-    assert "|  | client (not built yet) |" in page
-    assert "| MQTT 5.0 | 2 | 0 | 1 | 0 | 0 | 1 |" in page
-    assert "|  | unreachable: no way |" in render([ONE], Marks(), {ONE.id: "no way"})
+    page = render([ONE, TWO, BOTH], Marks(), {})
+    assert row(ONE, "", "", "**missing (server)**") in page
+    assert row(TWO, "", "", "**missing (client)**") in page
+    assert row(BOTH, "", "", "**missing (server, client)**") in page
+    assert "| MQTT 5.0 | 3 | 0 | 0 | 0 | 3 |" in page
+    assert "| unreachable: no way |" in render([ONE], Marks(), {ONE.id: "no way"})
 
 
-def test_only_statements_about_the_broker_need_a_test() -> None:
-    assert uncovered([ONE, TWO], Marks(), {}) == [ONE.id]
-    assert uncovered([ONE, TWO], Marks({"a.py::test_1": {ONE.id}}), {}) == []
-    assert uncovered([ONE, TWO], Marks(), {ONE.id: "no way"}) == []
+def test_only_the_sides_that_it_binds_need_a_test() -> None:
+    assert uncovered([ONE, TWO, BOTH], Marks(), {}) == [
+        f"{ONE.id} (server)",
+        f"{TWO.id} (client)",
+        f"{BOTH.id} (server)",
+        f"{BOTH.id} (client)",
+    ]
+    of_broker = Marks({"a.py::test_1": {ONE.id, TWO.id, BOTH.id}})
+    assert uncovered([ONE, TWO, BOTH], of_broker, {}) == [
+        f"{TWO.id} (client)",
+        f"{BOTH.id} (client)",
+    ]
+    of_client = Marks({"client/a.py::test_1": {TWO.id, BOTH.id}})
+    assert uncovered([ONE, TWO, BOTH], of_client, {BOTH.id: "no way"}) == [f"{ONE.id} (server)"]
