@@ -143,7 +143,8 @@ def _summary(values: dict[str, object]) -> str:
 def _counted(values: dict[str, object]) -> str:
     """The counts, in words."""
     count, released, held = values["messages"], values["released"], values["held"]
-    parts = [f"{count} messages of {size(int(str(values['bytes'])))} to be sent"]
+    what = "message" if count == 1 else "messages"
+    parts = [f"{count} {what} of {size(int(str(values['bytes'])))} to be sent"]
     if released:
         parts.append(f"{released} sent, to be completed (QoS 2)")
     if count or released:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from holdfast.client.authentication import Authentication, ScramMethod, settle_authentication
-from holdfast.client.composing import Composer, Payload, check_filters
+from holdfast.client.composing import Composer, Payload, check_filters, counted
 from holdfast.client.connection import ClientConnection
 from holdfast.client.engine import ACCEPTED_MAX, Engine
 from holdfast.client.greeting import Greeting
@@ -267,7 +267,7 @@ class Client:
             stream.end()
         await engine.stop()
         if left and self._path is None:
-            raise ConnectionLost(f"{left} messages were not acknowledged when the client closed")
+            raise ConnectionLost(f"not acknowledged when the client closed: {counted(left)}")
 
     # --- publishing
 
@@ -357,7 +357,7 @@ class Client:
                 await self.engine.drained()
         except TimeoutError:
             left = self.engine.sending.messages
-            raise TimeoutError(f"{left} messages are left after {timeout_s:g} s") from None
+            raise TimeoutError(f"left after {timeout_s:g} s: {counted(left)}") from None
 
     @property
     def outbox(self) -> OutboxState:

@@ -12,7 +12,7 @@ from holdfast.protocol.properties import write_properties
 from holdfast.protocol.topics import check_filter, check_topic
 from holdfast.protocol.wire import U32_MAX, VARINT_MAX
 
-__all__ = ["Composer", "Payload", "check_filters"]
+__all__ = ["Composer", "Payload", "check_filters", "counted"]
 
 Payload = bytes | bytearray | memoryview | str | int | float | None
 
@@ -82,6 +82,11 @@ class Composer:
         if len(self._topics) >= CHECKED_TOPICS_MAX:
             self._topics.clear()
         self._topics.add(topic)
+
+
+def counted(messages: int) -> str:
+    """So many messages, in words."""
+    return "1 message" if messages == 1 else f"{messages} messages"
 
 
 def _size_of(properties: Properties) -> int:
