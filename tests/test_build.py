@@ -1,5 +1,6 @@
 """The package that the tests run is the one that the Makefile believes it is."""
 
+import gc
 import importlib
 import os
 import tomllib
@@ -11,6 +12,10 @@ import pytest
 
 from holdfast import __version__
 from holdfast.build_info import is_compiled, version_line
+from holdfast.client.records import StoreOutgoing
+from holdfast.message import Message, Properties
+from holdfast.protocol.packets import Publish
+from holdfast.store.records import LogEntry
 
 REPOSITORY: Final = Path(__file__).parent.parent
 SOURCE: Final = REPOSITORY / "src"
@@ -51,6 +56,19 @@ def test_each_listed_module_runs_as_expected(module: str) -> None:
 
 def test_the_answer_of_build_info_is_true_for_all() -> None:
     assert {is_extension(module) for module in listed_modules()} == {is_compiled()}
+
+
+def test_what_abounds_is_no_work_for_the_garbage_collector() -> None:
+    """It cannot be part of a cycle, and the collector would go through all of it in vain."""
+    abound = [
+        Properties(),
+        Message("a", b"", 0, False),
+        Publish("a", b"", 0, False, False, 0, None),
+        LogEntry(1, Message("a", b"", 0, False)),
+        StoreOutgoing(1, "a", b"", 1, False, b"", 0, 0),
+    ]
+    tracked = [gc.is_tracked(one) for one in abound]
+    assert tracked == [expected() == "pure"] * len(abound)
 
 
 def test_sources_hold_no_compiled_module() -> None:

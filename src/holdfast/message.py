@@ -2,12 +2,15 @@
 
 from typing import Final, final
 
+from mypy_extensions import mypyc_attr
+
 NEVER: Final = 0  # the value of ``expires_at_ms`` for a message that does not expire
 # What a User Property takes beside its characters: a packet of 1 MB may have 200 000 empty ones.
 USER_PROPERTY_BYTES: Final = 128
 
 
 @final
+@mypyc_attr(acyclic=True)
 class Properties:
     """One packet's properties; None (or an empty list) where a property is absent.
 
@@ -45,6 +48,7 @@ class Properties:
 
 
 @final
+@mypyc_attr(acyclic=True)
 class Message:
     """One application message: what a PUBLISH or a will carries, without its packet's fields.
 

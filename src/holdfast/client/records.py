@@ -5,12 +5,16 @@ A commit takes a list of them, in the order in which they came about, as one or 
 
 from typing import final
 
+from mypy_extensions import mypyc_attr
 
+
+@mypyc_attr(acyclic=True)
 class Record:
     """One change of what is kept; its class says which."""
 
 
 @final
+@mypyc_attr(acyclic=True)
 class StoreOutgoing(Record):
     """A message that was accepted and has to go out, kept under its ``seq``.
 
@@ -41,6 +45,7 @@ class StoreOutgoing(Record):
 
 
 @final
+@mypyc_attr(acyclic=True)
 class ReleaseOutgoing(Record):
     """PUBREC came: the message is not needed any more, and PUBREL is sent until PUBCOMP comes."""
 
@@ -50,6 +55,7 @@ class ReleaseOutgoing(Record):
 
 
 @final
+@mypyc_attr(acyclic=True)
 class RemoveOutgoing(Record):
     """A message is done: acknowledged, dropped or expired. It need not be there."""
 
@@ -69,6 +75,7 @@ class MarkSent(Record):
 
 
 @final
+@mypyc_attr(acyclic=True)
 class HoldIncoming(Record):
     """A QoS 2 message came with this identifier, which stands for it until PUBREL comes.
 
@@ -83,6 +90,7 @@ class HoldIncoming(Record):
 
 
 @final
+@mypyc_attr(acyclic=True)
 class FreeIncoming(Record):
     """PUBREL came: the identifier may stand for another message. It need not be held."""
 

@@ -6,6 +6,8 @@ and None also stands for an empty property set. Source: MQTT 5.0 §3, MQTT 3.1.1
 
 from typing import Final, final
 
+from mypy_extensions import mypyc_attr
+
 from holdfast.message import Properties
 
 CONNECT: Final = 1
@@ -49,6 +51,7 @@ MQTT_5_0: Final = 5
 VERSION_NAMES: Final = {MQTT_3_1: "3.1", MQTT_3_1_1: "3.1.1", MQTT_5_0: "5.0"}
 
 
+@mypyc_attr(acyclic=True)
 class Packet:
     """The common root of all control packets."""
 
@@ -110,6 +113,7 @@ class Connack(Packet):
 
 
 @final
+@mypyc_attr(acyclic=True)
 class Publish(Packet):
     """PUBLISH. ``packet_id`` is 0 exactly at QoS 0; ``topic`` is empty only with an alias.
 

@@ -5,7 +5,7 @@ A ``Batch`` is everything of one turn or several; a store commits it as one, or 
 
 from typing import Final, final
 
-from mypy_extensions import i64
+from mypy_extensions import i64, mypyc_attr
 
 from holdfast.errors import StoreCorrupt
 from holdfast.message import Message
@@ -23,6 +23,7 @@ _LSN_MAX: Final = 2**63 - 1
 
 
 @final
+@mypyc_attr(acyclic=True)
 class LogEntry:
     """One message in the log.
 
