@@ -14,7 +14,7 @@ from typing import Final
 from bench.brokers import ROOT, GeneratorFailed, OrderedProcess, answers
 from bench.client_task import Task
 from bench.flow import machine_cpu_seconds
-from bench.machine import on_core
+from bench.machine import fdatasync_times, on_core
 from bench.rows import HOLDFAST, OTHER_CLIENTS, RAW, ClientRow, Row, Target
 from bench.stats import median
 from bench.subjects import Bench, Detail
@@ -29,6 +29,7 @@ WARMUP_SERIAL: Final = 300
 WARMUP_SHARE: Final = 0.2  # of the time that is measured
 TIMEOUT_S: Final = 120.0
 BUSY: Final = 0.9  # below this share of its core a client waited for something
+FDATASYNC_COUNT: Final = 200
 IMPORT_MS_MAX: Final = 100
 IMPORT_REPEAT: Final = 5  # for each repetition of the others
 FASTER: Final = {"paho": 3.0, "aiomqtt": 3.0, "gmqtt": 1.0}
@@ -76,7 +77,7 @@ def _flows() -> list[ClientFlow]:
             f"cos{qos}",
             f"publish, QoS {qos}, 1 in flight; Holdfast with a durable outbox",
             qos,
-            AS_FAST,
+            {},
             is_serial=True,
             is_durable=True,
         )
@@ -104,6 +105,9 @@ def compare(bench: Bench, flow: ClientFlow) -> Row:
     bench.alternate(row, lambda kind: measure(bench, flow, kind), kinds=kinds)
     bench.alternate(row, lambda kind: measure(bench, flow, kind), kinds=(RAW,), repeat=1)
     note_busy(row, is_serial=flow.is_serial)
+    if flow.is_durable:
+        disk_ms = median(fdatasync_times(bench.work, FDATASYNC_COUNT)) * 1e3
+        row.notes.append(f"write and fdatasync of 4096 bytes, p50: {disk_ms:.3f} ms")
     row.note_disturbance()
     return row
 
