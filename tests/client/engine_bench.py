@@ -46,7 +46,8 @@ class Bench:
             broken=self._broken,
             failed=self.failures.append,
         )
-        self.engine.start()
+        if store is not None:
+            self.engine.start(store.load())
         self._connections = 0
         self._sent: list[Packet] = []
         self._framer = Framer(PACKET_BYTES_MAX)

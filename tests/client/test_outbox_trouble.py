@@ -6,7 +6,9 @@ client goes on by itself when there is room again.
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +20,11 @@ from holdfast.client import outbox
 from holdfast.client.client import Client
 from holdfast.client.options import OutboxLimits
 from holdfast.client.outbox import OutboxFile
+from holdfast.client.outbox_repair import repair_outbox
 from holdfast.client.outgoing import Outgoing
 from holdfast.client.receipt import Receipt
-from holdfast.errors import StoreCorrupt, StoreError, StoreFull
+from holdfast.client.records import LoadedOutbox
+from holdfast.errors import StoreCorrupt, StoreError, StoreFull, UsageError
 from holdfast.protocol.packets import (
     Puback,
     Pubcomp,
@@ -385,3 +389,54 @@ def test_a_backlog_that_went_out_gives_its_space_back_in_idle_times(
 
     run(scene())
     assert path.stat().st_size < 200_000
+
+
+def test_a_damaged_file_is_told_each_time_and_is_free_to_be_repaired(path: Path) -> None:
+    file = OutboxFile(path)
+    file.commit([outgoing(seq, b"message %d. " % seq * 50) for seq in range(1, 200)])
+    file.close()
+    content = bytearray(path.read_bytes())
+    start = content.index(b"message 100. ") // 4096 * 4096
+    content[start : start + 4096] = b"\xa5" * 4096
+    path.write_bytes(content)
+
+    async def scene() -> None:
+        client = Client(f"unix://{path.parent}/none", outbox=path)
+        for _ in range(2):
+            with pytest.raises(StoreCorrupt, match="holdfast outbox repair"):
+                await client.open()
+        assert repair_outbox(path, datetime.now(UTC)).is_damaged
+        async with client:
+            assert client.outbox.messages > 150
+
+    run(scene())
+
+
+def test_whoever_gives_up_opening_does_not_hold_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read on a thread, where nothing can be cancelled."""
+    may_go_on = threading.Event()
+    load = OutboxFile.load
+
+    def slow(file: OutboxFile) -> LoadedOutbox:
+        assert may_go_on.wait(60)
+        return load(file)
+
+    monkeypatch.setattr(OutboxFile, "load", slow)
+
+    async def scene() -> None:
+        client = Client(f"unix://{path.parent}/none", outbox=path)
+        opening = asyncio.create_task(client.open())
+        await turns()  # the loop goes on meanwhile
+        with pytest.raises(UsageError, match="opened once"):
+            await client.open()
+        opening.cancel()
+        await turns()
+        may_go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        async with client:
+            assert client.outbox.is_empty
+
+    run(scene())

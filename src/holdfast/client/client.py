@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from holdfast.client.authentication import Authentication, ScramMethod, settle_authentication
+from holdfast.client.commits import open_outbox
 from holdfast.client.composing import Composer, Payload, check_filters, counted
 from holdfast.client.connection import ClientConnection
 from holdfast.client.engine import ACCEPTED_MAX, Engine
@@ -171,6 +172,7 @@ class Client:
         self._streams = Streams()
         self._subscribing: Subscribing | None = None
         self._engine_: Engine | None = None
+        self._is_opening = False
         self._link: Link | None = None
         self._connack: Connack | None = None
         self._requests = Requests(self)
@@ -195,15 +197,16 @@ class Client:
 
     async def open(self) -> None:
         """Begin; ``async with`` does it."""
-        if self._engine_ is not None:
+        if self._engine_ is not None or self._is_opening:
             raise UsageError("the client is open; one Client object is opened once")
         self._make_tls()  # for what is wrong with the files
-        store = None
+        store, loaded = None, None
         if self._path is not None:
-            # Here and not above: whoever has no outbox needs no SQLite.
-            from holdfast.client.outbox import OutboxFile
-
-            store = OutboxFile(self._path)
+            self._is_opening = True
+            try:
+                store, loaded = await open_outbox(self._path)
+            finally:
+                self._is_opening = False
         engine = Engine(
             store=store,
             limits=self._limits,
@@ -216,7 +219,8 @@ class Client:
             acknowledge=self.acknowledge,
         )
         self._engine_ = engine
-        loaded = engine.start()
+        if loaded is not None:
+            engine.start(loaded)
         kept = "" if loaded is None else loaded.client_id
         if self._greeting.settle_client_id(kept) and loaded is not None:
             engine.changes.records.append(SetSession(self.client_id, False))

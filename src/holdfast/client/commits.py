@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Protocol
 
 from holdfast.client.changes import Changes
@@ -9,7 +10,7 @@ from holdfast.client.outgoing import Outgoing
 from holdfast.client.records import LoadedOutbox, Record, RemoveOutgoing, StoreOutgoing
 from holdfast.errors import HoldfastError, StoreCorrupt, StoreError, StoreTooNew
 from holdfast.logs import get_logger
-from holdfast.worker import Worker
+from holdfast.worker import Worker, on_thread
 
 # What nobody waits for, such as that a message is done, is written with the next commit that
 # somebody waits for, or after this time.
@@ -86,10 +87,6 @@ class Commits:
         self._is_stopping = False
         self._is_over = False  # the file is damaged
         self._is_maintaining = False
-
-    def load(self) -> LoadedOutbox:
-        """What an earlier process has left."""
-        return self._store.load()
 
     def durable(self, entry: Outgoing | None) -> asyncio.Future[None]:
         """Done when all is durable that was changed so far, or this message that was accepted.
@@ -254,6 +251,30 @@ class Commits:
             self.failure = None
             self._retry_s = RETRY_MIN_S
         self._committed(None, error)
+
+
+async def open_outbox(path: Path) -> tuple[OutboxStore, LoadedOutbox]:
+    """Open an outbox file and read all of it, on a thread: it may be large and its disk slow.
+
+    Whatever fails, and if the caller is cancelled, nobody holds it afterwards. Raises StoreError.
+    """
+    # Here and not above: whoever has no outbox needs no SQLite.
+    from holdfast.client import outbox
+
+    opened: list[OutboxStore] = []
+
+    def open_and_load() -> LoadedOutbox:
+        file = outbox.OutboxFile(path)
+        opened.append(file)
+        return file.load()
+
+    try:
+        loaded = await on_thread("holdfast-outbox-opening", open_and_load)
+    except BaseException:
+        for store in opened:
+            store.close()
+        raise
+    return opened[0], loaded
 
 
 def like(error: HoldfastError) -> HoldfastError:

@@ -122,11 +122,8 @@ class Engine:
         self._dropped: dict[str, int] = {}  # by reason, not yet logged
         self._dropped_logged_s = -DROPPED_LOG_PAUSE_S
 
-    def start(self) -> LoadedOutbox | None:
-        """Take over what an earlier process has left; that is returned."""
-        if self._commits is None:
-            return None
-        loaded = self._commits.load()
+    def start(self, loaded: LoadedOutbox) -> None:
+        """Take over what an earlier process has left."""
         self.sending.sent_below = loaded.sent_below
         for kept in loaded.outgoing:
             entry = Outgoing(
@@ -143,7 +140,6 @@ class Engine:
             self.receiving.restore(held.packet_id, held.delivery_id, held.is_handed)
         self.sending.next_seq = loaded.next_seq
         self.receiving.next_delivery_id = loaded.next_delivery_id
-        return loaded
 
     async def stop(self) -> None:
         """Make durable what is left, and let go of the file. Those who still wait are told."""

@@ -17,6 +17,7 @@ from holdfast.client import link as link_module
 from holdfast.client import outbox as outbox_module
 from holdfast.client import outgoing as outgoing_module
 from holdfast.client import sending as sending_module
+from holdfast.client.records import LoadedOutbox
 from holdfast.client.url import Target
 from holdfast.errors import ConnectionLost
 from holdfast.protocol.decode import decode
@@ -60,6 +61,10 @@ def run(seed: int, *, is_traced: bool = False) -> Result:
     return Result(seed, violation, simulation.events, fingerprint, simulation.trace)
 
 
+async def _at_once(_name: str, job: Callable[[], LoadedOutbox]) -> LoadedOutbox:
+    return job()
+
+
 @contextmanager
 def virtual(simulation: "Simulation") -> Iterator[None]:
     """The client's edges to the machine are those of the simulation; few identifiers, if it may."""
@@ -69,6 +74,7 @@ def virtual(simulation: "Simulation") -> Iterator[None]:
     )
     changes: list[tuple[Any, str, object]] = [
         (commits_module, "Worker", lambda _name, _loop: VirtualWorker(PROCESS.get())),
+        (commits_module, "on_thread", _at_once),
         (engine_module, "time", clock),
         (client_module, "time", clock),
         (link_module, "random", simulation.random),
