@@ -1,6 +1,7 @@
 """`holdfast pub` and `holdfast sub` as they are typed, against a real broker."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -276,6 +277,19 @@ def test_a_publisher_that_waits_for_its_input_is_ended_by_a_signal(
     publisher.send_signal(signal.SIGINT)
     assert publisher.wait() == 130
     assert publisher.lines == []
+
+
+def test_a_second_client_of_the_same_name_ends_the_first(
+    broker: BrokerProcess, start: Start, tmp_path: Path, name: str
+) -> None:
+    """They would throw each other out for ever."""
+    pub(broker, tmp_path, "-t", name, "-m", "here", "-r")
+    subscriber = start(broker, "sub", "-t", name, "-i", name)
+    subscriber.wait_line("^here$")
+    assert sub(broker, tmp_path, "-t", name, "-i", name, "-C", "1").returncode == 0
+    assert subscriber.wait() == 7
+    _, last = subscriber.lines
+    assert re.match("holdfast: .*another connection has taken the session over", last)
 
 
 def test_a_server_that_goes_and_comes_back(

@@ -16,7 +16,8 @@ from holdfast.cli.property_options import (
     GivenProperties,
     expiry_seconds,
 )
-from holdfast.errors import HoldfastError, UsageError
+from holdfast.errors import HoldfastError, Refused, UsageError
+from holdfast.protocol.reason_codes import SESSION_TAKEN_OVER
 
 if TYPE_CHECKING:
     from holdfast import Client, OutboxLimits, Will
@@ -226,7 +227,9 @@ class _ConnectionNews:
         self._was_connected, self._is_told = True, False
 
     def disconnected(self, _: "Client", error: HoldfastError) -> None:
-        # Without an outbox the first try ends the command, which tells why.
+        if isinstance(error, Refused) and error.reason_code == SESSION_TAKEN_OVER:
+            return  # It does not try again: the command ends, and tells why.
+        # Without an outbox the first try ends the command as well.
         if not self._is_told and (self._was_connected or self._begins_offline):
             self._say(f"not connected, trying again: {one_line(error)}")
             self._is_told = True

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Final, Self
 
@@ -106,21 +106,13 @@ class Load:
     _run: str = field(default_factory=lambda: secrets.token_hex(4))
     _is_closing: bool = False
 
-    def run(
-        self,
-        work: Callable[[Self], Awaitable[None]],
-        figures: Callable[[], dict[str, object]],
-        text: Callable[[], list[tuple[str, str]]],
-    ) -> Coroutine[object, object, int]:
-        """Connect, do the work with the clients, and tell the figures, however it ends."""
-        return self._live(work, figures, text)
-
-    async def _live(
+    async def run(
         self,
         work: Callable[[Self], Awaitable[None]],
         figures: Callable[[], dict[str, object]],
         text: Callable[[], list[tuple[str, str]]],
     ) -> int:
+        """Connect, do the work with the clients, and tell the figures, however it ends."""
         code: int = ExitCode.STOPPED
         shown = Display(lambda: [*self._text(), *text()], is_quiet=self.options.quiet)
         try:
