@@ -1,8 +1,10 @@
 """Where a client connects to and how it gets in: options against environment, secrets, TLS."""
 
-import os
+import time
 from pathlib import Path
+from subprocess import CompletedProcess
 
+import jwt
 import pytest
 
 from holdfast import UsageError
@@ -10,8 +12,8 @@ from holdfast.cli.connection_options import ServerOptions, destination
 from tests.support.broker import BrokerProcess, NewBroker
 from tests.support.command import assert_one_line, holdfast
 from tests.support.listening import Authority, listener_table, tls_table
-from tests.support.process import Process
-from tests.support.typed import starting
+
+KEY = b"a secret of at least 32 bytes, as it has to be"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_every_way_in(guarded: BrokerProcess, tmp_path: Path) -> None:
     publish("-p", tls, *user, "--insecure")
     publish("-h", "127.0.0.1", "-p", tls, *user, *authority, "--insecure")
     publish("-h", "127.0.0.1", "-p", tls, *user, *authority, "--servername", "localhost")
-    publish("-L", f"ws://localhost:{web}/mqtt", *user)
+    publish("-L", f"ws://localhost:{web}/mqtt", *user, "--header", "X-Who=ada")
     publish("--unix", "m.sock", *user)
     done = holdfast("pub", *message, "-p", plain, "-u", "ada", "-P", "no", folder=tmp_path)
     assert_one_line(done, 7, r"(?i)bad user name or password")
@@ -135,13 +137,44 @@ def test_every_way_in(guarded: BrokerProcess, tmp_path: Path) -> None:
     assert_one_line(done, 6, r"127\.0\.0\.1:\d+: .*certificate")
 
 
-def test_a_password_from_a_file_is_in_no_list_of_processes(
-    guarded: BrokerProcess, tmp_path: Path
+def test_a_password_that_the_server_does_not_see_and_a_token(
+    new_broker: NewBroker, tmp_path: Path
 ) -> None:
+    options = ["--batch", "--scram"]
+    holdfast("passwd", "passwords", "ada", *options, folder=tmp_path, given="let me in\n")
+    (tmp_path / "jwt.key").write_bytes(KEY)
+    broker = new_broker(
+        settings={},
+        toml=f"""
+        [[authenticators]]
+        kind = "scram"
+        file = "{tmp_path}/passwords"
+        [[authenticators]]
+        kind = "jwt"
+        algorithms = ["HS256"]
+        secret_file = "{tmp_path}/jwt.key"
+        audience = ["a"]
+        """,
+    )
     (tmp_path / "p").write_text("let me in\n")
-    with starting() as start:
-        command = ["sub", "-t", "a", "-u", "ada", "--password-file", str(tmp_path / "p")]
-        subscriber: Process = start(guarded.ports[0], *command, "--will-topic", "w")
-        arguments = Path(f"/proc/{subscriber.pid}/cmdline").read_bytes()
-        assert b"let me in" not in arguments
-        assert os.fsencode(str(tmp_path / "p")) in arguments
+    claims = {"sub": "ada", "aud": "a", "exp": int(time.time()) + 3600}
+    (tmp_path / "token").write_text(jwt.encode(claims, KEY, "HS256"))
+
+    def publish(*arguments: str) -> "CompletedProcess[str]":
+        place = ["-p", str(broker.port), "-t", "a", "-m", "x"]
+        return holdfast("pub", *place, *arguments, folder=tmp_path)
+
+    for arguments in (
+        ["-u", "ada", "--password-file", "p", "--auth", "scram-sha-256"],
+        ["-u", "ada", "-P", "let me in", "--auth", "SCRAM-SHA-256"],
+        ["--password-file", "token", "--auth", "JWT"],
+        ["-P", (tmp_path / "token").read_text(), "--auth", "JWT"],
+        ["-u", "anyone", "--password-file", "token"],
+    ):
+        done = publish(*arguments)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+    for arguments in (
+        ["-u", "ada", "-P", "wrong", "--auth", "SCRAM-SHA-256"],
+        ["-P", "no token", "--auth", "JWT"],
+    ):
+        assert_one_line(publish(*arguments), 7, "refused the connection")

@@ -17,9 +17,11 @@ from urllib.parse import quote, unquote
 import typer
 
 from holdfast.cli.client_run import is_open
+from holdfast.cli.property_options import name_and_value
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
+    from holdfast.client.authentication import Authentication, ScramMethod
     from holdfast.client.options import Version
     from holdfast.client.tls import TlsOptions
 
@@ -113,6 +115,23 @@ class ServerOptions:
             rich_help_panel=SERVER_PANEL,
             help="The password is the first line of this file; - is standard input, and asks on a "
             "terminal.",
+        ),
+    ] = None
+    auth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            rich_help_panel=SERVER_PANEL,
+            help="Authentication Method (MQTT 5.0): with SCRAM-SHA-256, -1 or -512 the server does "
+            "not get to see the password; with JWT or OAUTH2 the password is the token.",
+        ),
+    ] = None
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            rich_help_panel=SERVER_PANEL,
+            help="A header of the request for a WebSocket; give it again for more.",
         ),
     ] = None
     protocol_version: Annotated[
@@ -230,6 +249,8 @@ class Destination:
     password: bytes | None
     version: "Version"
     tls: "TlsOptions | None"
+    auth: "Authentication | ScramMethod | None"
+    headers: Mapping[str, str]
     keep_alive_s: int
     connect_timeout_s: float
 
@@ -251,6 +272,12 @@ def destination(options: ServerOptions, variables: Mapping[str, str] = os.enviro
         password = os.fsencode(variables["HOLDFAST_PASSWORD"])
     if password is not None and user_name is None and version != "5.0":
         raise UsageError("-P: MQTT 3.1.1 has no password without a user name: expected -u")
+    auth: Authentication | ScramMethod | None = None
+    if options.auth is not None:
+        auth, user_name, password = _authentication(options, user_name, password)
+    headers = dict(name_and_value("--header", text) for text in options.header or [])
+    if headers and not place.is_websocket:
+        raise UsageError("--header: expected a ws:// or wss:// URL with it")
     tls = _tls(options) if place.is_tls else None
     if tls is None and options.url is not None and _wants_tls(options):
         raise UsageError("--url: expected mqtts:// or wss:// where options of TLS are given")
@@ -261,6 +288,8 @@ def destination(options: ServerOptions, variables: Mapping[str, str] = os.enviro
         password=password,
         version=version,
         tls=tls,
+        auth=auth,
+        headers=headers,
         keep_alive_s=options.keepalive,
         connect_timeout_s=options.connect_timeout,
     )
@@ -334,6 +363,28 @@ def _password(options: ServerOptions) -> bytes | None:
     # Unbuffered: what follows may be the message.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as file:
         return _checked(file.readline(PASSWORD_BYTES_MAX + 3))
+
+
+def _authentication(
+    options: ServerOptions, user_name: str | None, password: bytes | None
+) -> tuple["Authentication | ScramMethod", str | None, bytes | None]:
+    """What proves who we are by AUTH, and the user name and password that are left."""
+    from holdfast.client.authentication import SCRAM_METHODS, Token
+
+    assert options.auth is not None
+    method = options.auth.upper()
+    for known in SCRAM_METHODS:
+        if method == known:
+            return known, user_name, password
+    if method.startswith("SCRAM"):
+        raise UsageError(f"--auth {options.auth}: expected one of {', '.join(SCRAM_METHODS)}")
+    if password is None:
+        raise UsageError(f"--auth {options.auth}: expected the token as password")
+    path = options.password_file
+    if path is None or path == "-":
+        return Token(password, method=method), user_name, None
+    # Whoever renews tokens writes them into the file: each connection shows the newest.
+    return Token(lambda: _first_line("--password-file", path), method=method), user_name, None
 
 
 def _first_line(option: str, path: str) -> bytes:

@@ -165,6 +165,8 @@ def new_client(
         password=place.password,
         will=_will(session, properties),
         tls=place.tls,
+        auth=place.auth,
+        headers=place.headers,
         receive_maximum=connect.receive_maximum or RECEIVE_MAXIMUM,
         maximum_packet_size=connect.maximum_packet_size,
         topic_alias_maximum=connect.topic_alias_maximum or 0,

@@ -164,6 +164,8 @@ class Load:
             user_name=place.user_name,
             password=place.password,
             tls=place.tls,
+            auth=place.auth,
+            headers=place.headers,
             receive_maximum=65_535,
             in_flight_max=self.window,
             outbox_limits=OutboxLimits(messages_max=self.window),
