@@ -1,4 +1,4 @@
-"""Fuzz the framer, the decoder, the stored records and the whole pure broker: ``make fuzz``.
+"""Fuzz the framer, the decoder, the stored records, the whole pure broker and the pure client: ``make fuzz``.
 
 ``python -m tests.fuzz replay TARGET HEX`` tries one input again, and shrinks it if it fails.
 """
@@ -27,13 +27,15 @@ JOB_TIMEOUT_S: Final = 3 * 3600
 SHARES: Final = (
     ("guided", "broker", 30),
     ("random", "broker", 90),
+    ("guided", "client", 20),
+    ("random", "client", 60),
     ("hypothesis", "sequences", 10),
     ("random", "soak", 15),
     ("guided", "frames", 130),
-    ("guided", "decode", 190),
+    ("guided", "decode", 150),
     ("guided", "records", 95),
     ("random", "frames", 160),
-    ("random", "decode", 170),
+    ("random", "decode", 130),
     ("random", "records", 110),
 )
 INPUTS_MIN: Final = 100  # of a job

@@ -14,7 +14,8 @@ from tests.fuzz.targets import INPUT_BYTES_MAX, regressions
 from tests.protocol.strategies import VERSIONS
 from tests.protocol.wire_data import read_vectors
 
-SAMPLES: Final = 150  # of the broker's inputs to begin with, which no vectors give
+SAMPLES: Final = 150  # of inputs to begin with, for the targets that no vectors give some
+DECIDED: Final = ("broker", "client")  # their inputs are decisions
 ODD_BYTES: Final = b"\x00\x01\x02\x03\x04\x05\x10\x7f\x80\x81\xc0\xff"
 
 
@@ -28,7 +29,7 @@ def corpus(name: str) -> list[bytes]:
     elif name == "records":
         found += _stored()
     else:
-        chance = random.Random("broker")
+        chance = random.Random(name)
         found += [chance.randbytes(chance.randrange(40, 400)) for _ in range(SAMPLES)]
     return found
 
@@ -65,8 +66,8 @@ def inputs(name: str, seed: str) -> Iterator[bytes]:
         kind = chance.randrange(8)
         if kind == 0:
             yield chance.randbytes(chance.randrange(size_max))
-        elif name == "broker" and kind < 6:
-            # Its inputs are decisions: new ones reach further than changes to old ones.
+        elif name in DECIDED and kind < 6:
+            # New decisions reach further than changes to old ones.
             yield chance.randbytes(chance.randrange(40, size_max))
         elif name in ("frames", "decode") and kind < 4:
             made = _packets(chance)

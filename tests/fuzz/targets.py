@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz import broker_target, wire_targets
+from tests.fuzz import broker_target, client_target, wire_targets
 
 Target = Callable[[bytes], object]
 
@@ -13,8 +13,15 @@ TARGETS: Final[dict[str, Target]] = {
     "decode": wire_targets.decoded,
     "records": wire_targets.records,
     "broker": broker_target.broker,
+    "client": client_target.client,
 }
-INPUT_BYTES_MAX: Final = {"frames": 400, "decode": 300, "records": 200, "broker": 500}
+INPUT_BYTES_MAX: Final = {
+    "frames": 400,
+    "decode": 300,
+    "records": 200,
+    "broker": 500,
+    "client": 400,
+}
 REGRESSIONS: Final = Path(__file__).with_name("regressions")
 
 

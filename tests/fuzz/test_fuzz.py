@@ -20,7 +20,7 @@ from tests.fuzz.soak import Soak
 from tests.fuzz.targets import REGRESSIONS, TARGETS, regressions
 from tests.fuzz.watch import FuzzWorld, WatchedStore
 
-SHORT = {"frames": 1500, "decode": 1500, "records": 1500, "broker": 300}
+SHORT = {"frames": 1500, "decode": 1500, "records": 1500, "broker": 300, "client": 500}
 OLD = [
     pytest.param(name, data, id=file)
     for name in TARGETS
