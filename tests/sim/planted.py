@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 REPOSITORY: Final = Path(__file__).parent.parent.parent
+SIMULATOR: Final = "tests.sim"
 SEEDS: Final = 200  # those of the suite
 BUGS: Final = Path(__file__).parent / "planted.toml"
 FOUND: Final = re.compile(r"^seed (\d+): ([^:]+):", re.MULTILINE)
@@ -28,14 +29,14 @@ class Bug(NamedTuple):
     new: str
 
 
-def bugs() -> list[Bug]:
+def bugs(path: Path = BUGS) -> list[Bug]:
     import tomllib
 
-    tables = tomllib.loads(BUGS.read_text())["bug"]
+    tables = tomllib.loads(path.read_text())["bug"]
     return [Bug(t["name"], t["file"], t["old"].strip("\n"), t["new"].strip("\n")) for t in tables]
 
 
-def hunt(bug: Bug, seeds: int) -> tuple[int, str] | None:
+def hunt(bug: Bug, seeds: int, simulator: str = SIMULATOR) -> tuple[int, str] | None:
     """The seed that finds a bug, and the check that saw it; None if no seed does."""
     with tempfile.TemporaryDirectory(prefix="holdfast-planted-") as folder:
         source = Path(folder) / "src"
@@ -46,7 +47,7 @@ def hunt(bug: Bug, seeds: int) -> tuple[int, str] | None:
             raise ValueError(f"{bug.name}: its place in {bug.file} is there {text.count(bug.old)}x")
         path.write_text(text.replace(bug.old, bug.new))
         found = subprocess.run(
-            [sys.executable, "-m", "tests.sim", "--brief", "--seeds", str(seeds)],
+            [sys.executable, "-m", simulator, "--brief", "--seeds", str(seeds)],
             cwd=REPOSITORY,
             env={**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
@@ -61,18 +62,19 @@ def hunt(bug: Bug, seeds: int) -> tuple[int, str] | None:
     return None
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.sim.planted", description=__doc__)
+def show_found(path: Path = BUGS, simulator: str = SIMULATOR) -> int:
+    """Hunt each bug of a file, and print what was found."""
+    parser = argparse.ArgumentParser(prog=f"python -m {simulator}.planted")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--only", default="", help="bugs whose name contains this")
     options = parser.parse_args()
     missed = 0
     print("| bug | found after | by the check |")
     print("| --- | --- | --- |")
-    for bug in bugs():
+    for bug in bugs(path):
         if options.only not in bug.name:
             continue
-        found = hunt(bug, options.seeds)
+        found = hunt(bug, options.seeds, simulator)
         if found is None:
             missed += 1
             print(f"| {bug.name} | **not in {options.seeds} seeds** | |", flush=True)
@@ -83,4 +85,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(show_found())

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from tests.client.sim.simulation import Simulation
 
 SENT, RELEASED = "sent", "released"
-IDS = 12  # so many identifiers are used for messages to a client, so that they soon come again
 
 
 class Session:
@@ -257,6 +256,10 @@ class ModelEnd:
             answer = Properties()
             answer.receive_maximum = plan.server_maximum
         self.send(Connack(is_present, 0, answer))
+        if self._is_new and session.connections == 1 and simulation.random.random() < 0.3:
+            # To learn that a session has ended is a delicate moment.
+            delay_s = simulation.random.uniform(0, plan.network_s * 3 + plan.commit_s)
+            simulation.after(delay_s, self._wire.process.may_die, "in a new session")
         self._send_again(session)
         self.pump()
 
@@ -272,6 +275,7 @@ class ModelEnd:
         """Send what waits, as much as the client takes."""
         session = self.session
         assert session is not None
+        ids = self.simulation.plan.window + 2  # so that they soon come again
         while session.queue:
             given = session.queue[0]
             if given.qos == 0:
@@ -284,8 +288,8 @@ class ModelEnd:
             session.queue.popleft()
             packet_id = session.next_id
             while packet_id in session.in_flight:
-                packet_id = packet_id % IDS + 1
-            session.next_id = packet_id % IDS + 1
+                packet_id = packet_id % ids + 1
+            session.next_id = packet_id % ids + 1
             session.in_flight[packet_id] = (given, SENT)
             self._give(packet_id, given, dup=False)
 

@@ -13,7 +13,7 @@ class Plan:
         self.lasts_s = chance.choice([5.0, 15.0])
         self.network_s = chance.choice([0.0, 0.01, 0.2])
         self.pieces = chance.choice([0.0, 0.3])
-        self.commit_s = chance.choice([0.0, 0.005, 0.1])
+        self.commit_s = chance.choice([0.0, 0.005, 0.1, 0.5])
         self.commit_fails = chance.choice([0.0, 0.0, 0.02])
         self.notice_s = chance.choice([0.0, 0.5, 2.0])
         self.full_sockets = chance.choice([0.0, 0.0, 0.3])
@@ -21,15 +21,15 @@ class Plan:
         self.silences = chance.choice([0, 0, 2])
         self.dial_fails = chance.choice([0.0, 0.2])
         self.refuses = chance.choice([0.0, 0.0, 0.1])
-        self.forgets = 0 if self.has_broker else chance.choice([0, 0, 1, 3])
+        self.forgets = 0 if self.has_broker else chance.choice([0, 0, 2, 6])
         self.broker_crashes = chance.choice([0, 2]) if self.has_broker else 0
         self.is_disk_slow = chance.random() < 0.5
         self.server_maximum = chance.choice([1, 3, 20, 65_535])
-        self.window = chance.choice([1, 3, 10])
+        self.window = chance.choice([1, 3, 10])  # messages to a client at once
         self.answer_s = chance.choice([0.0, 0.02, 0.3])
         self.any_order = chance.random() < 0.5
         self.points = chance.choice([30, 120, 400])
-        self.are_ids_few = chance.random() < 0.5
+        self.ids = chance.choice([0, 0, 4, 9])  # of messages that are sent; 0 for all there are
         self.kinds = self._kinds(chance)
 
     def _kinds(self, chance: random.Random) -> dict[str, Kind]:

@@ -119,6 +119,11 @@ class Process:
         if self._points < 0 and self.simulation.is_rough:
             self.die(f"kill -9 {what}")
 
+    def may_die(self, when: str) -> None:
+        """A good moment to be killed."""
+        if self.simulation.is_rough and not self.device.kind.lives:
+            self.die(f"kill -9 {when}")
+
     def die(self, why: str) -> None:
         if self.is_dead:
             return

@@ -37,7 +37,6 @@ from tests.sim.taps import Violation
 
 QUIET_S = 60.0  # so long may it take until all is delivered in the end
 LOOK_S = 0.25
-FEW_IDS = 9  # packet identifiers for messages, in half of the lives
 
 
 def run(seed: int, *, is_traced: bool = False) -> Result:
@@ -81,11 +80,12 @@ def virtual(simulation: "Simulation") -> Iterator[None]:
         (link_module, "open_transport", simulation.open_transport),
         (outbox_module, "OutboxFile", lambda _path: VirtualOutboxFile(PROCESS.get())),
     ]
-    if simulation.plan.are_ids_few and str(outgoing_module.__file__).endswith(".py"):
+    ids = simulation.plan.ids
+    if ids > 0 and str(outgoing_module.__file__).endswith(".py"):
         changes += [
-            (outgoing_module, "PUBLISH_ID_MAX", FEW_IDS),
-            (sending_module, "PUBLISH_ID_MAX", FEW_IDS),
-            (connection_module, "REQUEST_ID_MIN", FEW_IDS + 1),
+            (outgoing_module, "PUBLISH_ID_MAX", ids),
+            (sending_module, "PUBLISH_ID_MAX", ids),
+            (connection_module, "REQUEST_ID_MIN", ids + 1),
         ]
     before = [(module, name, getattr(module, name)) for module, name, _ in changes]
     try:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.client.sim.planted import BUGS, SIMULATOR
 from tests.client.sim.simulation import run
-from tests.sim.planted import REPOSITORY
+from tests.sim.planted import REPOSITORY, Bug, bugs, hunt
 from tests.sim.report import report
 
-SEEDS = 240
+SEEDS = 240  # of the suite
 GROUPS = 8
 AGAIN = "python -m tests.client.sim --seed {}"
 
@@ -56,3 +57,15 @@ def test_a_trace_tells_what_happened() -> None:
     assert any("kill -9" in line for line in trace)
     assert any("the connection is gone" in line for line in trace)
     assert any("all is calm" in line for line in trace)
+
+
+@pytest.mark.parametrize("bug", bugs(BUGS), ids=lambda bug: bug.name)
+def test_the_place_of_a_planted_bug_is_there(bug: Bug) -> None:
+    source = (REPOSITORY / "src/holdfast" / bug.file).read_text()
+    assert source.count(bug.old) == 1 and bug.new != bug.old
+
+
+def test_a_planted_bug_is_found_and_told() -> None:
+    found = hunt(bugs(BUGS)[0], 20, SIMULATOR)
+    assert found is not None
+    assert found[1] == "sent before it was durable"
