@@ -1,4 +1,4 @@
-"""Fuzz the framer, the decoder, the stored records, the whole pure broker and the pure client: ``make fuzz``.
+"""Fuzz the framer, the decoder, stored records, the pure broker and client: ``make fuzz``.
 
 ``python -m tests.fuzz replay TARGET HEX`` tries one input again, and shrinks it if it fails.
 """

@@ -62,11 +62,11 @@ def _prepare_death(name: str, when: str) -> None:
         return
     commit = OutboxFile.commit
 
-    def deadly(file: OutboxFile, records: list[Record]) -> None:
+    def deadly(self: OutboxFile, records: list[Record]) -> None:
         is_it = any(type(record).__name__ == name for record in records)
         if is_it and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        commit(file, records)
+        commit(self, records)
         if is_it:
             os.kill(os.getpid(), signal.SIGKILL)
 
