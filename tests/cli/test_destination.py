@@ -1,17 +1,25 @@
 """Where a client connects to and how it gets in: options against environment, secrets, TLS."""
 
+import subprocess
 import time
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from holdfast import UsageError
 from holdfast.cli.connection_options import ServerOptions, destination
 from tests.support.broker import BrokerProcess, NewBroker
 from tests.support.command import assert_one_line, holdfast
 from tests.support.listening import Authority, listener_table, tls_table
+from tests.support.process import required
 
 KEY = b"a secret of at least 32 bytes, as it has to be"
 
@@ -178,3 +186,42 @@ def test_a_password_that_the_server_does_not_see_and_a_token(
         ["-P", "no token", "--auth", "JWT"],
     ):
         assert_one_line(publish(*arguments), 7, "refused the connection")
+
+
+def test_a_certificate_of_the_client(new_broker: NewBroker, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    server = authority.issue("server", "localhost")
+    client = authority.issue("client", "meter-7.example.org", common_name="meter-7")
+    toml = listener_table("tls") + tls_table(
+        server, client_certificates="required", client_ca=authority.file
+    )
+    port = str(new_broker(settings={}, toml=toml).ports[-1])
+    (tmp_path / "trusted").mkdir()
+    (tmp_path / "trusted" / f"{subject_hash(authority.file)}.0").symlink_to(authority.file)
+    (tmp_path / "password").write_text("opens the key\n")
+    key = load_pem_private_key(client.with_suffix(".key").read_bytes(), None)
+    sealed = key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"opens the key")
+    )
+    (tmp_path / "sealed.key").write_bytes(sealed)
+
+    def publish(*arguments: str) -> "CompletedProcess[str]":
+        return holdfast("pub", "-p", port, "-t", "a", "-m", "x", *arguments, folder=tmp_path)
+
+    shown = ["--cert", "client.pem", "--key"]
+    opened = ["--key-password-file", "password"]
+    for arguments in (
+        ["--cafile", "ca.pem", *shown, "client.key", "--tls-alpn", "mqtt"],
+        ["--capath", "trusted", *shown, "sealed.key", *opened],
+    ):
+        done = publish(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert_one_line(publish("--cafile", "ca.pem"), 6, f"localhost:{port}: ")
+    assert_one_line(publish("--cafile", "ca.pem", *shown, "sealed.key"), 2, "--key-password-file")
+
+
+def subject_hash(certificate: Path) -> str:
+    """What OpenSSL looks for in a folder of certificates."""
+    command = [required("openssl", "openssl"), "x509", "-hash", "-noout", "-in", str(certificate)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.strip()

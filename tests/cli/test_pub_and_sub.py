@@ -368,3 +368,59 @@ def test_a_killed_subscriber_loses_nothing(
         subscriber.wait_line("^end$")
         shown += subscriber.lines
     assert list(dict.fromkeys(shown)) == [*given, "end"]
+
+
+@pytest.mark.parametrize("is_as_published", [False, True])
+def test_retain_as_published(
+    broker: BrokerProcess, start: Start, tmp_path: Path, name: str, is_as_published: bool
+) -> None:
+    pub(broker, tmp_path, "-t", name, "-m", "old", "-r")
+    more = ["--retain-as-published"] if is_as_published else []
+    subscriber = start(broker, "sub", "-t", name, "-F", "%r %p", *more)
+    subscriber.wait_line("^1 old$")
+    pub(broker, tmp_path, "-t", name, "-m", "new", "-r")
+    subscriber.wait_line("^1 new$" if is_as_published else "^0 new$")
+
+
+def test_no_local_leaves_out_what_the_client_publishes(
+    broker: BrokerProcess, tmp_path: Path, name: str
+) -> None:
+    """To remove a retained message is to publish an empty one."""
+    for more, code in (([], 0), (["--no-local"], 27)):
+        pub(broker, tmp_path, "-t", name, "-m", "x", "-r")
+        options = ["--remove-retained", "-C", "2", "-W", "1", *more]
+        assert sub(broker, tmp_path, "-t", name, *options).returncode == code
+
+
+def test_a_session_is_kept_for_the_time_that_is_given(
+    broker: BrokerProcess, tmp_path: Path, name: str
+) -> None:
+    done = sub(broker, tmp_path, "-t", name, "-i", name, "-x", "1000", "-E")
+    assert (done.returncode, done.stderr) == (0, "")
+    pub(broker, tmp_path, "-t", name, "-m", "missed")
+    assert sub(broker, tmp_path, "-i", name, "-c", "-t", name, "-C", "1").stdout == "missed\n"
+
+
+def test_an_identifier_with_the_number_of_the_process(
+    broker: BrokerProcess, start: Start, tmp_path: Path, name: str
+) -> None:
+    pub(broker, tmp_path, "-t", name, "-m", "here", "-r")
+    subscriber = start(broker, "sub", "-t", name, "-I", f"{name}-")
+    subscriber.wait_line("^here$")
+    sub(broker, tmp_path, "-t", name, "-i", f"{name}-{subscriber.pid}", "-C", "1")
+    assert subscriber.wait() == 7  # that was its name: its session was taken over
+
+
+def test_debugging_says_more_and_quiet_less(new_broker: NewBroker, start: Start) -> None:
+    broker = new_broker()
+    broker.kill9()
+    for more, said in (["-d"], "info client"), ([], "holdfast: not connected, trying again"):
+        outbox = str(broker.data_dir.parent / f"q{len(more)}.db")
+        publisher = start(broker, "pub", "-t", "a", "-m", "x", "--outbox", outbox, *more)
+        publisher.wait_line(said)
+        publisher.kill9()
+    outbox = str(broker.data_dir.parent / "quiet.db")
+    options = ["--outbox", outbox, "--quiet", "--drain-timeout", "0.1"]
+    publisher = start(broker, "pub", "-t", "a", "-m", "x", *options)
+    assert publisher.wait() == 8
+    assert [line for line in publisher.lines if "trying again" in line] == []

@@ -1,15 +1,18 @@
 """What a subcommand imports: nothing that it does not need."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
 
-from holdfast.cli.main import SUBCOMMANDS
+from holdfast.cli.main import SUBCOMMANDS, subcommand
 from tests.support.broker import BrokerProcess
 from tests.support.command import holdfast
+from tests.support.guide import GUIDES
 
 # Libraries and parts of the server that take long to import, or that a client has no use for.
 HEAVY = ("pydantic", "rich", "argon2", "cryptography", "scramp", "jwt", "urllib3", "uvloop", "apsw")
@@ -100,3 +103,21 @@ def test_what_is_offered_when_the_tab_key_is_pressed(
     }
     done = holdfast(folder=tmp_path, variables=variables)
     assert set(done.stdout.split()) == offered
+
+
+def test_every_option_of_a_client_is_typed_in_a_test() -> None:
+    """Here in tests/cli, or in the guide that is typed through."""
+    files = [*Path(__file__).parent.rglob("test_*.py"), GUIDES / "command-line.md"]
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    group = subcommand("bench")
+    assert isinstance(group, TyperGroup)
+    commands = [subcommand(name) for name in ("pub", "sub", "rr")] + list(group.commands.values())
+    missing = {
+        tuple(parameter.opts)
+        for command in commands
+        for parameter in command.params
+        if not any(
+            re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) for name in parameter.opts
+        )
+    }
+    assert missing == set()

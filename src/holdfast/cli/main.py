@@ -17,7 +17,7 @@ from holdfast.cli.quick_start import quickened
 if TYPE_CHECKING:
     from typer._click import Command, Context, Parameter
 
-__all__ = ["SUBCOMMANDS", "app", "main"]
+__all__ = ["SUBCOMMANDS", "app", "main", "subcommand"]
 
 # In the order of the help. Each is the module of this name, whose ``add_to`` adds it to an app.
 SUBCOMMANDS: Final = (
@@ -34,6 +34,17 @@ SUBCOMMANDS: Final = (
 )
 
 
+def subcommand(name: str) -> "Command":
+    """Import a subcommand."""
+    alone = _new_app()
+    # With a callback it is a group, however few subcommands it has.
+    alone.callback()(lambda: None)
+    import_module(f"holdfast.cli.{name}").add_to(alone)
+    group = typer.main.get_command(alone)
+    assert isinstance(group, TyperGroup)
+    return group.commands[name]
+
+
 class _Commands(MutableMapping[str, "Command"]):
     """The subcommands by name, each imported when it is asked for."""
 
@@ -44,13 +55,7 @@ class _Commands(MutableMapping[str, "Command"]):
         if name not in self._imported:
             if name not in SUBCOMMANDS:
                 raise KeyError(name)
-            alone = _new_app()
-            # With a callback it is a group, however few subcommands it has.
-            alone.callback()(lambda: None)
-            import_module(f"holdfast.cli.{name}").add_to(alone)
-            group = typer.main.get_command(alone)
-            assert isinstance(group, TyperGroup)
-            self._imported[name] = group.commands[name]
+            self._imported[name] = subcommand(name)
         return self._imported[name]
 
     def __setitem__(self, name: str, command: "Command") -> None:

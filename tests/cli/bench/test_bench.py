@@ -15,6 +15,7 @@ import pytest
 from tests.support.broker import BrokerProcess, holdfast_command
 from tests.support.command import assert_one_line, holdfast
 from tests.support.process import Process, required
+from tests.support.typed import pub
 
 
 def bench(port: int, folder: Path, *arguments: str) -> dict[str, object]:
@@ -77,6 +78,21 @@ def test_what_is_published_is_acknowledged_and_received(
     assert (seen["received"], seen["lost"], seen["repeated"]) == (2 * count, 0, 0)
     assert seen["latency_ms"]["max"] > 0
     assert seen["without_stamp"] == 0
+
+
+def test_clients_are_called_by_their_template_and_stay(
+    broker: BrokerProcess, tmp_path: Path
+) -> None:
+    pub(broker, tmp_path, "-t", "a", "-m", "here", "-r")
+    command = [holdfast_command(), "sub", "-p", str(broker.port), "-i", "bench-7", "-t", "a"]
+    seventh = Process(command)
+    seventh.wait_line("^here$")
+    load = [holdfast_command(), "bench", "conn", "-p", str(broker.port), "-c", "8"]
+    held = Process([*load, "--client-id", "bench-%i", "--hold", "1000"])
+    held.wait_line("connected 8 of 8 clients")
+    assert seventh.wait() == 7, seventh.lines  # its session was taken over
+    held.send_signal(signal.SIGINT)
+    assert held.wait() == 130
 
 
 def test_the_rate_is_kept(broker: BrokerProcess, tmp_path: Path) -> None:
