@@ -4,6 +4,7 @@ Source: MQTT 5.0 §4.10.
 """
 
 import asyncio
+import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ class Requests:
         self._subscriptions: dict[str, Subscription] = {}  # by response topic
         self._readers: list[asyncio.Task[None]] = []
         self._waiting: dict[bytes, asyncio.Future[ReceivedMessage]] = {}
+        # A session may keep answers to the requests of an earlier process.
+        self._prefix = secrets.token_bytes(8)
         self._number = 0
 
     async def request(
@@ -47,7 +50,7 @@ class Requests:
             response_topic = response_topic or self._response_topic()
             await self._subscribed(response_topic)
             self._number += 1
-            correlation_data = self._number.to_bytes(8, "big")
+            correlation_data = self._prefix + self._number.to_bytes(4, "big")
             answer: asyncio.Future[ReceivedMessage] = asyncio.get_running_loop().create_future()
             self._waiting[correlation_data] = answer
             try:
