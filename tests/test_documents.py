@@ -9,6 +9,7 @@ import pytest
 
 from holdfast.config import Settings
 from holdfast.config.loading import load_settings
+from tools import reference
 from tools.configuration import models_in
 
 REPOSITORY: Final = Path(__file__).parent.parent
@@ -73,3 +74,8 @@ def test_settings_are_called_by_their_names(name: str) -> None:
     found = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)(?: = [^`]*)?`", text))
     assert len(found) > 2
     assert found <= known, found - known
+
+
+def test_the_reference_of_the_library_is_current() -> None:
+    written = reference.PAGE.read_text(encoding="utf-8")
+    assert written == reference.page(), "run `python -m tools.reference`"

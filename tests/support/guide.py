@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from tests.support.process import Process
+from tests.support.process import Process, python_path
 
 GUIDES: Final = Path(__file__).parent.parent.parent / "docs" / "guides"
 PATIENCE_S: Final = 60
@@ -22,10 +22,12 @@ _READY: Final = r"ready on 127\.0\.0\.1:(\d+)"
 class Guide:
     """One guide. Its blocks are taken by their language, in their order.
 
-    ``toml`` whose first line is ``# NAME`` is the file NAME. ``console`` has commands, each behind
-    ``$ `` and followed by all that it prints; ``holdfast serve`` runs until the end, on a free
-    port, to which the clients of Mosquitto and of holdfast are sent. ``log`` has what the broker
-    says by then.
+    ``toml`` and ``python`` whose first line is ``# NAME`` are the file NAME; other ``python`` is
+    run, and prints what the ``text`` behind it shows. ``console`` has commands, each behind ``$ ``
+    and followed by all that it prints; ``holdfast serve`` runs until the end, on a free port, to
+    which the clients of Mosquitto and of holdfast are sent, and programs that name
+    ``mqtt://localhost``. Without that command a broker runs from the first program on. ``log`` has
+    what the broker says by then.
     """
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -50,9 +52,11 @@ class Guide:
 
     def follow(self) -> None:
         """Do all that the guide says."""
-        for block in _BLOCK.finditer(self._text):
-            language, content = block[1], block[2]
-            if language == "toml" and (name := _FILE.match(content)):
+        blocks = [(block[1], block[2]) for block in _BLOCK.finditer(self._text)]
+        for (language, content), following in zip(blocks, [*blocks[1:], ("", "")], strict=True):
+            if language == "python":
+                self._program(content, following[1] if following[0] == "text" else "")
+            elif language == "toml" and (name := _FILE.match(content)):
                 (self._folder / name[1]).write_text(content, encoding="utf-8")
             elif language == "console":
                 for command, expected in _commands(content):
@@ -62,15 +66,30 @@ class Guide:
                 for line in content.splitlines():
                     self._server.wait_line(re.escape(line))
 
+    def _program(self, text: str, expected: str) -> None:
+        """Write a program, and run it if it has no name."""
+        if self._server is None:
+            self._serve("holdfast serve")
+        text = self._here(text)
+        name = _FILE.match(text)
+        (self._folder / (name[1] if name else "program.py")).write_text(text, encoding="utf-8")
+        if name is None:
+            self._run("python program.py", expected)
+
     def _run(self, command: str, expected: str) -> None:
         if command.startswith("holdfast serve"):
             self._serve(command)
             return
+        command = self._here(command)
         if command.startswith("mosquitto_"):
             name, rest = command.split(" ", 1)
             command = f"{name} -p {self._port} {rest}"
         done = subprocess.run(
-            ["bash", "-c", command],
+            [
+                "bash",
+                "-c",
+                f"{command}\n:",
+            ],  # or it becomes the last command, and cannot tell its end
             cwd=self._folder,
             env=self._environment(),
             stdin=subprocess.DEVNULL,
@@ -80,7 +99,15 @@ class Guide:
             timeout=PATIENCE_S,
             check=False,
         )
-        assert done.stdout == expected, f"$ {command}\n{done.stdout}"
+        # What an interactive shell says of it.
+        printed = re.sub(
+            r"^bash: line 1: +\d+ Killed .*$", "Killed", done.stdout, flags=re.MULTILINE
+        )
+        assert printed == expected, f"$ {command}\n{printed}"
+
+    def _here(self, text: str) -> str:
+        """A text with the broker's port, where it names the broker without one."""
+        return re.sub(r"mqtt://localhost(?![:\w])", f"mqtt://localhost:{self._port}", text)
 
     def _serve(self, command: str) -> None:
         line = f"cd {self._folder} && exec {command} --listen 127.0.0.1:0 --data-dir data"
@@ -96,7 +123,7 @@ class Guide:
         """So that ``holdfast`` is the one that is tested."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         url = [f"HOLDFAST_URL=mqtt://localhost:{self._port}"] if self._port else []
-        return [f"PATH={path}", "COLUMNS=200", "NO_COLOR=1", *url]
+        return [f"PATH={path}", f"PYTHONPATH={python_path()}", "COLUMNS=200", "NO_COLOR=1", *url]
 
 
 def _commands(block: str) -> Iterator[tuple[str, str]]:

@@ -77,15 +77,32 @@ class Client:
     returns, and what is needed to receive QoS 2 exactly once is there too. Without, the same
     holds in memory, for as long as the process lives.
 
-    The session is kept by the server (for ``session_expiry_s``, 7 days) where there is a
-    ``client_id`` or an outbox; else it ends with this object. ``manual_ack`` leaves it to the
-    application to acknowledge what it receives. Use it as an asynchronous context manager: it is
-    connected inside, or, with an outbox, tries to.
+    Use it as an asynchronous context manager: it is connected inside, or, with an outbox, tries to.
 
-    ``auth`` proves who the client is by more than a password: ``Scram(…)``, ``Token(…)``, or the
-    name of a SCRAM method, which then takes the user name and password and does not send them.
-    ``tls`` says whom to trust and what to show over mqtts:// and wss://; ``headers`` go into the
-    request that opens a WebSocket.
+    - ``url``: mqtt://host, mqtts://host:8883, ws://host/mqtt, wss://host/mqtt or unix:///path, with
+      user:password@ in front of the host if need be.
+    - ``client_id``: the session's name at the server. With it, or an outbox, the session is kept
+      for ``session_expiry_s`` (7 days) after the last connection; else it ends with this object.
+      ``clean_start=True`` begins with a new one.
+    - ``version``: "5.0" or "3.1.1".
+    - ``keep_alive_s``: after so long without a packet the client pings; 0 for never.
+    - ``user_name`` and ``password``, or ``auth``, which proves who the client is by more than that:
+      ``Scram(…)``, ``Token(…)``, or the name of a SCRAM method, which then takes the user name and
+      password and does not send them.
+    - ``will``: what the server publishes when the client is lost.
+    - ``tls``: whom to trust and what to show over mqtts:// and wss://. ``headers`` go into the
+      request that opens a WebSocket.
+    - ``manual_ack``: the application acknowledges what it receives, by ``message.ack()``.
+    - ``outbox_limits``: the bounds of the outbox, and what happens there. ``reconnect``: how long
+      it waits between connections.
+    - ``receive_maximum``: how many messages of QoS 1 and 2 the server may send before the first of
+      them is acknowledged; ``in_flight_max``: how many the client sends, if the server takes so
+      many. ``maximum_packet_size``: bytes of the largest packet that the server may send.
+    - ``use_topic_aliases``: send numbers for topics, as far as the server takes them;
+      ``topic_alias_maximum``: how many of its own the server may use.
+    - ``user_properties``: of CONNECT.
+    - ``on_connect``, ``on_disconnect``: called on the event loop with the client, and with what has
+      ended the connection. They must not block.
 
     Raises UsageError for what can never work, on entering StoreLocked where another process has
     the outbox, and without an outbox ConnectionLost or Refused if the first connection fails.
