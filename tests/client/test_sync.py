@@ -86,11 +86,14 @@ def test_its_receipts_have_the_names_of_the_client_s() -> None:
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_messages_come_in_order(url: str, name: str, qos: int) -> None:
-    with SyncClient(url) as client:
+@pytest.mark.parametrize("outbox", [None, "outbox.db"])
+def test_messages_come_in_order(
+    url: str, name: str, qos: int, outbox: str | None, tmp_path: Path
+) -> None:
+    with SyncClient(url, outbox=None if outbox is None else tmp_path / outbox) as client:
         messages = client.subscribe(f"{name}/#", qos=qos)
         assert messages.reason_codes == [qos]
-        receipts = [client.publish(f"{name}/{i}", str(i), qos=qos) for i in range(500)]
+        receipts = [client.publish_nowait(f"{name}/{i}", str(i), qos=qos) for i in range(500)]
         assert [next(messages).text for _ in receipts] == [str(i) for i in range(500)]
         for receipt in receipts:
             assert receipt.wait(PATIENCE_S).is_done
@@ -272,6 +275,16 @@ def test_a_subscription_that_is_refused(new_broker: NewBroker) -> None:
         client.subscribe("a")
         with pytest.raises(Refused):
             client.subscribe("b")
+
+
+def test_a_subscription_that_is_refused_later(new_broker: NewBroker, tmp_path: Path) -> None:
+    broker = new_broker(store="memory", settings={"topic_levels_max": 5})
+    with SyncClient(f"mqtt://127.0.0.1:{broker.port}") as client, ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(list, client.subscribe("a/b"))
+        (tmp_path / "data.toml").write_text("topic_levels_max = 1\n")
+        broker.restart()
+        with pytest.raises(Refused):
+            taken.result(PATIENCE_S)
 
 
 def test_an_outbox_that_is_full(tmp_path: Path) -> None:

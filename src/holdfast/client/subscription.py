@@ -132,8 +132,8 @@ class Stream:
 
     @property
     def error(self) -> BaseException | None:
-        """What has ended it, if it was no ``close`` or ``unsubscribe``."""
-        return self._error
+        """What keeps messages from coming, if it was no ``close`` or ``unsubscribe``."""
+        return self._error if self._is_ended else self._refusal
 
     def acknowledge_last(self) -> None:
         """The application is done with the message that it took last."""
@@ -164,8 +164,13 @@ class Stream:
         """No message comes any more."""
         self._is_ended = True
         self._error = error
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let whoever waits look again."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
         if self._bell is not None:
             self._bell()
 
@@ -266,8 +271,8 @@ class Subscription(Stream):
                 waiter.set_result(None)
         if self.refused is not None and not waiters:
             _log.warning(str(self.refused))
-        if self._refusal is not None and self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._refusal is not None:
+            self._wake()
 
     def end(self, error: BaseException | None = None) -> None:
         """No message comes any more; who waits for SUBACK is told."""

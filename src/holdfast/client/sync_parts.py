@@ -167,7 +167,8 @@ class SyncStream:
             self._waiting += 1
             try:
                 is_so = changed.wait_for(
-                    lambda: self._queue or stream.is_ended or driver.is_over, timeout_s
+                    lambda: self._queue or stream.is_ended or stream.error or driver.is_over,
+                    timeout_s,
                 )
             finally:
                 self._waiting -= 1
