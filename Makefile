@@ -37,7 +37,7 @@ EXPECT := $(if $(filter 1,$(HOLDFAST_PURE)),pure,compiled)
 # The tests of the compiled modules, for their second run by the interpreter.
 PURE_TESTS := $(wildcard tests/test_build.py tests/test_errors.py tests/test_message.py \
 	tests/protocol tests/broker tests/fuzz tests/sim tests/spec/test_mqtt*.py \
-	tests/store/test_records.py)
+	tests/store/test_records.py tests/client/test_spec_*.py tests/client/test_identifiers.py)
 
 .PHONY: help setup serve test lint types test-installed test-interpreted conformance bench \
 	fuzz sim crash hostile clean
