@@ -66,6 +66,8 @@ class Composer:
             or user_properties
             or payload_format_indicator is not None
         ):
+            if response_topic is not None and response_topic not in self._topics:
+                self._check_topic(response_topic)
             properties = Properties()
             properties.content_type = content_type
             properties.response_topic = response_topic
@@ -104,7 +106,10 @@ def _payload_bytes(payload: Payload) -> bytes:
     if payload is None:
         return b""
     if isinstance(payload, str):
-        return payload.encode()
+        try:
+            return payload.encode()
+        except UnicodeEncodeError:
+            raise UsageError("expected a payload without lone surrogates") from None
     if isinstance(payload, bytearray | memoryview):
         return bytes(payload)
     if isinstance(payload, int | float):
