@@ -247,8 +247,13 @@ class Engine:
             waiter.set_exception(self.error)
             return waiter
         self._drained.append(waiter)
+        waiter.add_done_callback(self._drained_given_up)
         self.check()
         return waiter
+
+    def _drained_given_up(self, waiter: asyncio.Future[None]) -> None:
+        if waiter in self._drained:
+            self._drained.remove(waiter)
 
     async def hand_over(self, message: ReceivedMessage) -> None:
         """Let the application have a message, once it is durable that it has it."""

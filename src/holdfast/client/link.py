@@ -193,7 +193,11 @@ class Link:
             raise self.stopped_by
         waiter: asyncio.Future[None] = self.loop.create_future()
         self._waiters.append(waiter)
-        await waiter
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)  # given up
 
     async def first_try(self) -> None:
         """Wait for the first connection. Raises what kept it from being made."""
@@ -218,7 +222,14 @@ class Link:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        self.login.ended(ConnectionLost("the client was closed"))
+        closed = ConnectionLost("the client was closed")
+        self.login.ended(closed)
+        if self.stopped_by is None:
+            self.stopped_by = closed
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(closed)
 
     # --- connections
 

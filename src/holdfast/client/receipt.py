@@ -126,7 +126,11 @@ class Receipt(Stages):
             self._waiters.append(waiter)
             entry.watcher = self
             self._engine.check()
-            await waiter
+            try:
+                await waiter
+            finally:
+                if self._waiters is not None:
+                    self._waiters.remove(waiter)  # given up
         error = self.error
         if error is not None:
             raise error

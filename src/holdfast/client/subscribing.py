@@ -35,6 +35,7 @@ class Subscribing:
         self._version = version
         self._next_identifier = 1
         self._asked: dict[int, Subscription | asyncio.Future[list[int]]] = {}
+        self._free: list[asyncio.Future[None]] = []  # who waits for an identifier
 
     def add(self, subscription: Subscription) -> None:
         """Ask the server for it, now or with the next connection."""
@@ -65,7 +66,9 @@ class Subscribing:
                     return await answer
                 except ConnectionLost:
                     continue
-            await asyncio.sleep(0)
+            free: asyncio.Future[None] = self._engine.loop.create_future()
+            self._free.append(free)
+            await free
 
     def opened(self, session_present: bool) -> None:
         """There is a new connection: ask for what its session lacks."""
@@ -80,6 +83,13 @@ class Subscribing:
         for asker in asked.values():
             if isinstance(asker, asyncio.Future) and not asker.done():
                 asker.set_exception(error)
+        self._wake_free()
+
+    def _wake_free(self) -> None:
+        free, self._free = self._free, []
+        for waiter in free:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _subscribe(self, subscription: Subscription) -> None:
         packet = Subscribe(0, subscription.requests)
@@ -120,6 +130,7 @@ class Subscribing:
                 assert isinstance(packet, Unsuback)
                 asker.set_result(packet.reason_codes)
         self._subscribe_all()
+        self._wake_free()
 
     def _subscribe_all(self) -> None:
         """Ask for all subscriptions that this session does not have and that are not asked for."""

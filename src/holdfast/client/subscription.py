@@ -293,7 +293,11 @@ class Subscription(Stream):
         if not self.is_confirmed and not self._is_ended:
             waiter: asyncio.Future[None] = self._engine.loop.create_future()
             self._confirmed.append(waiter)
-            await waiter
+            try:
+                await waiter
+            finally:
+                if waiter in self._confirmed:
+                    self._confirmed.remove(waiter)  # given up
         if self.refused is not None:
             raise self.refused
         if self._error is not None:
@@ -379,7 +383,12 @@ class Streams:
         if properties is None or not properties.subscription_identifiers:
             return wanting
         identifiers = properties.subscription_identifiers
-        return [one for one in wanting if one.identifier in identifiers] or wanting
+        chosen = [one for one in wanting if one.identifier in identifiers]
+        if not chosen:
+            return wanting
+        # The server has a filter once, under the identifier of who asked last.
+        filters = {topic_filter for one in chosen for topic_filter in one.topic_filters}
+        return [one for one in wanting if not filters.isdisjoint(one.topic_filters)]
 
     def _keep(self, message: ReceivedMessage) -> None:
         """Hold a message that nobody wants yet: of a session from before, for instance."""
