@@ -24,10 +24,10 @@ from holdfast.errors import (
 
 if TYPE_CHECKING:
     from holdfast.client.authentication import Authentication, Exchange, Scram, Token
-    from holdfast.client.client import Client, OutboxState
+    from holdfast.client.client import Client
     from holdfast.client.incoming import ReceivedMessage
     from holdfast.client.options import OutboxLimits, Reconnect, Will
-    from holdfast.client.receipt import Receipt
+    from holdfast.client.receipt import OutboxState, Receipt
     from holdfast.client.subscription import Stream, Subscription
     from holdfast.client.sync import SyncClient
     from holdfast.client.sync_parts import SyncReceipt, SyncStream, SyncSubscription
@@ -42,7 +42,7 @@ _LAZY: Final = {
     "Client": "holdfast.client.client",
     "Exchange": "holdfast.client.authentication",
     "OutboxLimits": "holdfast.client.options",
-    "OutboxState": "holdfast.client.client",
+    "OutboxState": "holdfast.client.receipt",
     "Receipt": "holdfast.client.receipt",
     "ReceivedMessage": "holdfast.client.incoming",
     "Reconnect": "holdfast.client.options",

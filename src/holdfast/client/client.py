@@ -4,7 +4,6 @@ import asyncio
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -19,7 +18,7 @@ from holdfast.client.incoming import ReceivedMessage
 from holdfast.client.link import Link
 from holdfast.client.options import VERSIONS, OutboxLimits, Reconnect, Version, Will
 from holdfast.client.outgoing import ACCEPTED, Outgoing
-from holdfast.client.receipt import Receipt
+from holdfast.client.receipt import OutboxState, Receipt
 from holdfast.client.records import SetSession
 from holdfast.client.requests import Requests
 from holdfast.client.subscribing import Subscribing
@@ -44,30 +43,13 @@ from holdfast.protocol.packets import (
     SubscriptionRequest,
 )
 
-__all__ = ["Client", "OutboxState"]
+__all__ = ["Client"]
 
 # Before 5.0 a server cannot say how much it takes at once. To Mosquitto it is 20: of more at QoS 2
 # it acknowledges all and forwards no more than 20.
 IN_FLIGHT_BEFORE_V5: Final = 20
 
 _log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxState:
-    """What is in an outbox at a moment: all that is not acknowledged (at QoS 0: not sent)."""
-
-    messages: int
-    bytes: int
-    in_flight: int
-    oldest_age_s: float
-    dropped: int  # expired, dropped at a bound, refused by the server, since the client began
-    error: HoldfastError | None  # why nothing can be stored at the moment, such as a full disk
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether everything is out."""
-        return self.messages == 0
 
 
 class Client:

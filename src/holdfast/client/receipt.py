@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.client.outgoing import ACCEPTED, DONE, FAILED, Outgoing
@@ -55,6 +56,23 @@ class Stages:
     def packet_id(self) -> int:
         """The Packet Identifier, 0 at QoS 0."""
         return self._entry.packet_id
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxState:
+    """What is in an outbox at a moment: all that is not acknowledged (at QoS 0: not sent)."""
+
+    messages: int
+    bytes: int
+    in_flight: int
+    oldest_age_s: float
+    dropped: int  # expired, dropped at a bound, refused by the server, since the client began
+    error: HoldfastError | None  # why nothing can be stored at the moment, such as a full disk
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything is out."""
+        return self.messages == 0
 
 
 class Receipt(Stages):

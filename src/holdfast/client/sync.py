@@ -8,12 +8,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self, Unpack
 
-from holdfast.client.client import Client, OutboxState
+from holdfast.client.client import Client
 from holdfast.client.composing import Payload
 from holdfast.client.driver import Driver
 from holdfast.client.incoming import ReceivedMessage
 from holdfast.client.options import ClientOptions, PublishOptions, RequestOptions
 from holdfast.client.outgoing import Outgoing
+from holdfast.client.receipt import OutboxState
 from holdfast.client.subscription import Stream
 from holdfast.client.sync_parts import SyncReceipt, SyncStream, SyncSubscription
 from holdfast.errors import HoldfastError
