@@ -123,6 +123,7 @@ def test_a_subscriber_with_an_outbox_is_durable_without_an_identifier_of_its_own
     assert shown["delivery_id"] > 0
     # It begins without a server as well, and gets its messages when there is one.
     broker.kill9()
+    assert sub(broker, tmp_path, "-t", "a", "--outbox", inbox, "-W", "0.1").returncode == 27
     subscriber = start(broker, "sub", "-t", "a", "-q", "2", "--outbox", inbox)
     subscriber.wait_line("not connected, trying again")
     broker.start()

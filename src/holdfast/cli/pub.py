@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, final
 
@@ -60,6 +61,73 @@ Exit codes:
 DRAIN_TIMEOUT_S: Final = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class PublishOptions:
+    """Where to publish, how often, and what becomes of what cannot be sent."""
+
+    topic: Annotated[
+        str | None,
+        typer.Option(
+            *("-t", "--topic"), metavar="TOPIC", rich_help_panel="Message", help="Where to publish."
+        ),
+    ] = None
+    stdin_line: Annotated[
+        bool,
+        typer.Option(
+            *("-l", "--stdin-line"),
+            rich_help_panel="Message",
+            help="Each line of standard input is a message.",
+            show_default=False,
+        ),
+    ] = False
+    response_topic: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOPIC",
+            rich_help_panel="Properties of the message (MQTT 5.0)",
+            help="Where an answer is expected.",
+        ),
+    ] = None
+    repeat: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, rich_help_panel="Message", help="Publish the message N times."
+        ),
+    ] = 1
+    repeat_delay: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", min=0, rich_help_panel="Message", help="With so long in between."
+        ),
+    ] = 0.0
+    outbox: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel="Outbox",
+            help="Keep messages in this file until they are acknowledged.",
+        ),
+    ] = None
+    drain_timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            rich_help_panel="Outbox",
+            help="Give up when the server has acknowledged nothing for so long.",
+        ),
+    ] = DRAIN_TIMEOUT_S
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            rich_help_panel="Output",
+            help="Print what became of the messages as one JSON object.",
+            show_default=False,
+        ),
+    ] = False
+
+
 def add_to(parent: typer.Typer) -> None:
     """Add the subcommand."""
     parent.command(
@@ -71,70 +139,9 @@ def add_to(parent: typer.Typer) -> None:
 
 
 def pub(
-    topic: Annotated[
-        str | None,
-        typer.Option(
-            *("-t", "--topic"), metavar="TOPIC", rich_help_panel="Message", help="Where to publish."
-        ),
-    ] = None,
-    *,
+    options: PublishOptions,
     payload: PayloadOptions,
-    stdin_line: Annotated[
-        bool,
-        typer.Option(
-            *("-l", "--stdin-line"),
-            rich_help_panel="Message",
-            help="Each line of standard input is a message.",
-            show_default=False,
-        ),
-    ] = False,
     message: MessageOptions,
-    response_topic: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TOPIC",
-            rich_help_panel="Properties of the message (MQTT 5.0)",
-            help="Where an answer is expected.",
-        ),
-    ] = None,
-    repeat: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=1, rich_help_panel="Message", help="Publish the message N times."
-        ),
-    ] = 1,
-    repeat_delay: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", min=0, rich_help_panel="Message", help="With so long in between."
-        ),
-    ] = 0.0,
-    outbox: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            rich_help_panel="Outbox",
-            help="Keep messages in this file until they are acknowledged.",
-        ),
-    ] = None,
-    drain_timeout: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS",
-            min=0,
-            rich_help_panel="Outbox",
-            help="Give up when the server has acknowledged nothing for so long.",
-        ),
-    ] = DRAIN_TIMEOUT_S,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            rich_help_panel="Output",
-            help="Print what became of the messages as one JSON object.",
-            show_default=False,
-        ),
-    ] = False,
     server: ServerOptions,
     session: SessionOptions,
 ) -> None:
@@ -142,42 +149,39 @@ def pub(
 
     def main() -> Coroutine[object, object, int]:
         place = destination(server)
-        where = place.topic if topic is None else topic
-        batches = _batches(where, payload, stdin_line, repeat, repeat_delay, outbox)
+        where = place.topic if options.topic is None else options.topic
+        batches = _batches(where, payload, options)
+        outbox = options.outbox
         if outbox is not None and message.qos == 0:
             raise UsageError("--outbox: expected -q 1 or 2, a message of QoS 0 is not kept")
         given = given_properties(session.properties or [])
         properties = message_properties(
-            message, given.publish, response_topic=response_topic, version=place.version
+            message, given.publish, response_topic=options.response_topic, version=place.version
         )
-        publication = _Publication(where or "", message, properties, drain_timeout, outbox)
+        publication = _Publication(where or "", message, properties, options.drain_timeout, outbox)
         client = new_client(place, session, given, outbox=outbox)
-        return publication.run(client, batches, as_json=as_json)
+        return publication.run(client, batches, as_json=options.as_json)
 
     run_client(main)
 
 
 def _batches(
-    topic: str | None,
-    payload: PayloadOptions,
-    has_lines: bool,
-    repeat: int,
-    repeat_delay_s: float,
-    outbox: Path | None,
+    topic: str | None, payload: PayloadOptions, options: PublishOptions
 ) -> AsyncIterator[list[bytes]]:
     """The payloads, in batches of those that come at once."""
-    if topic is None and outbox is not None and payload.count + has_lines == 0:
+    sources = payload.count + options.stdin_line
+    if topic is None and options.outbox is not None and sources == 0:
         return _nothing()
-    if payload.count + has_lines != 1:
+    if sources != 1:
         raise UsageError("expected one of -m, -f, -l, -n and -s")
     if topic is None:
         raise UsageError("-t: expected a topic")
     checked("-t", check_topic, [topic])
-    if has_lines:
-        if repeat > 1:
+    if options.stdin_line:
+        if options.repeat > 1:
             raise UsageError("--repeat: expected no -l with it")
         return input_lines()
-    return _repeated(single_payload(payload), repeat, repeat_delay_s)
+    return _repeated(single_payload(payload), options.repeat, options.repeat_delay)
 
 
 @final

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, final
 
@@ -65,6 +66,134 @@ BATCH_BYTES: Final = 65_536
 PANEL: Final = "Subscription"
 
 
+@dataclass(frozen=True, slots=True)
+class SubscriptionOptions:
+    """What to subscribe to, what of it to show, and when to end."""
+
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(
+            *("-t", "--topic"),
+            metavar="FILTER",
+            rich_help_panel=PANEL,
+            help="Topic filter; give it again for more.",
+        ),
+    ] = None
+    qos: Annotated[
+        int,
+        typer.Option(*("-q", "--qos"), min=0, max=2, rich_help_panel=PANEL, help="Highest QoS."),
+    ] = 1
+    unsubscribe: Annotated[
+        list[str] | None,
+        typer.Option(
+            *("-U", "--unsubscribe"),
+            metavar="FILTER",
+            rich_help_panel=PANEL,
+            help="Unsubscribe from this filter, of the session; give it again for more.",
+        ),
+    ] = None
+    filter_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            *("-T", "--filter-out"),
+            metavar="FILTER",
+            rich_help_panel=PANEL,
+            help="Leave out messages of these topics; give it again for more.",
+        ),
+    ] = None
+    no_retained: Annotated[
+        bool,
+        typer.Option(
+            *("-R", "--no-retained"),
+            rich_help_panel=PANEL,
+            help="Leave out retained messages.",
+            show_default=False,
+        ),
+    ] = False
+    retained_only: Annotated[
+        bool,
+        typer.Option(
+            "--retained-only",
+            rich_help_panel=PANEL,
+            help="Show retained messages alone, and end with the first that is none.",
+            show_default=False,
+        ),
+    ] = False
+    remove_retained: Annotated[
+        bool,
+        typer.Option(
+            "--remove-retained",
+            rich_help_panel=PANEL,
+            help="Remove the retained messages that come from the server, but for those of -T.",
+            show_default=False,
+        ),
+    ] = False
+    retain_as_published: Annotated[
+        bool,
+        typer.Option(
+            "--retain-as-published",
+            rich_help_panel=PANEL,
+            help="Have the retain flag as the publisher set it (MQTT 5.0).",
+            show_default=False,
+        ),
+    ] = False
+    retain_handling: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=2,
+            rich_help_panel=PANEL,
+            help="Retained messages come 0 always, 1 for a new subscription, 2 never (MQTT 5.0).",
+        ),
+    ] = 0
+    no_local: Annotated[
+        bool,
+        typer.Option(
+            "--no-local",
+            rich_help_panel=PANEL,
+            help="Do not get what this client publishes (MQTT 5.0).",
+            show_default=False,
+        ),
+    ] = False
+    count: Annotated[
+        int | None,
+        typer.Option(
+            *("-C", "--count"),
+            metavar="N",
+            min=1,
+            rich_help_panel=PANEL,
+            help="End after N messages.",
+        ),
+    ] = None
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            *("-W", "--timeout"),
+            metavar="SECONDS",
+            min=0,
+            rich_help_panel=PANEL,
+            help="End after so long, with exit code 27.",
+        ),
+    ] = None
+    exit_after_suback: Annotated[
+        bool,
+        typer.Option(
+            *("-E", "--exit-after-suback"),
+            rich_help_panel=PANEL,
+            help="End when the server has subscribed: with -c, messages wait from then on.",
+            show_default=False,
+        ),
+    ] = False
+    outbox: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=PANEL,
+            help="Keep in this file what the client has been given, and its identifier.",
+        ),
+    ] = None
+
+
 def add_to(parent: typer.Typer) -> None:
     """Add the subcommand."""
     parent.command(
@@ -76,129 +205,7 @@ def add_to(parent: typer.Typer) -> None:
 
 
 def sub(
-    topic: Annotated[
-        list[str] | None,
-        typer.Option(
-            *("-t", "--topic"),
-            metavar="FILTER",
-            rich_help_panel=PANEL,
-            help="Topic filter; give it again for more.",
-        ),
-    ] = None,
-    *,
-    qos: Annotated[
-        int,
-        typer.Option(*("-q", "--qos"), min=0, max=2, rich_help_panel=PANEL, help="Highest QoS."),
-    ] = 1,
-    unsubscribe: Annotated[
-        list[str] | None,
-        typer.Option(
-            *("-U", "--unsubscribe"),
-            metavar="FILTER",
-            rich_help_panel=PANEL,
-            help="Unsubscribe from this filter, of the session; give it again for more.",
-        ),
-    ] = None,
-    filter_out: Annotated[
-        list[str] | None,
-        typer.Option(
-            *("-T", "--filter-out"),
-            metavar="FILTER",
-            rich_help_panel=PANEL,
-            help="Leave out messages of these topics; give it again for more.",
-        ),
-    ] = None,
-    no_retained: Annotated[
-        bool,
-        typer.Option(
-            *("-R", "--no-retained"),
-            rich_help_panel=PANEL,
-            help="Leave out retained messages.",
-            show_default=False,
-        ),
-    ] = False,
-    retained_only: Annotated[
-        bool,
-        typer.Option(
-            "--retained-only",
-            rich_help_panel=PANEL,
-            help="Show retained messages alone, and end with the first that is none.",
-            show_default=False,
-        ),
-    ] = False,
-    remove_retained: Annotated[
-        bool,
-        typer.Option(
-            "--remove-retained",
-            rich_help_panel=PANEL,
-            help="Remove the retained messages that come from the server, but for those of -T.",
-            show_default=False,
-        ),
-    ] = False,
-    retain_as_published: Annotated[
-        bool,
-        typer.Option(
-            "--retain-as-published",
-            rich_help_panel=PANEL,
-            help="Have the retain flag as the publisher set it (MQTT 5.0).",
-            show_default=False,
-        ),
-    ] = False,
-    retain_handling: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=2,
-            rich_help_panel=PANEL,
-            help="Retained messages come 0 always, 1 for a new subscription, 2 never (MQTT 5.0).",
-        ),
-    ] = 0,
-    no_local: Annotated[
-        bool,
-        typer.Option(
-            "--no-local",
-            rich_help_panel=PANEL,
-            help="Do not get what this client publishes (MQTT 5.0).",
-            show_default=False,
-        ),
-    ] = False,
-    count: Annotated[
-        int | None,
-        typer.Option(
-            *("-C", "--count"),
-            metavar="N",
-            min=1,
-            rich_help_panel=PANEL,
-            help="End after N messages.",
-        ),
-    ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            *("-W", "--timeout"),
-            metavar="SECONDS",
-            min=0,
-            rich_help_panel=PANEL,
-            help="End after so long, with exit code 27.",
-        ),
-    ] = None,
-    exit_after_suback: Annotated[
-        bool,
-        typer.Option(
-            *("-E", "--exit-after-suback"),
-            rich_help_panel=PANEL,
-            help="End when the server has subscribed: with -c, messages wait from then on.",
-            show_default=False,
-        ),
-    ] = False,
-    outbox: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            rich_help_panel=PANEL,
-            help="Keep in this file what the client has been given, and its identifier.",
-        ),
-    ] = None,
+    wanted: SubscriptionOptions,
     output: OutputOptions,
     server: ServerOptions,
     session: SessionOptions,
@@ -207,59 +214,56 @@ def sub(
 
     def main() -> Coroutine[object, object, int]:
         place = destination(server)
-        filters = [*(topic or []), *([] if place.topic is None else [place.topic])]
-        if not filters and not unsubscribe:
+        filters = [*(wanted.topic or []), *([] if place.topic is None else [place.topic])]
+        if not filters and not wanted.unsubscribe:
             raise UsageError("-t: expected a topic filter")
         checked("-t", check_filter, filters)
-        checked("-U", check_filter, unsubscribe or [])
-        checked("-T", check_filter, filter_out or [])
-        if no_retained and retained_only:
+        checked("-U", check_filter, wanted.unsubscribe or [])
+        checked("-T", check_filter, wanted.filter_out or [])
+        if wanted.no_retained and wanted.retained_only:
             raise UsageError("-R: expected no --retained-only with it")
         # What is wrong should not wait for the server.
         is_open(sys.stdout, "output")
         formatter(output, is_terminal=False)
         given = given_properties(session.properties or [])
-        client = new_client(place, session, given, outbox=outbox, manual_ack=True)
-        reader = _Reader(
-            client,
-            output,
-            filter_out or [],
-            no_retained=no_retained,
-            retained_only=retained_only,
-            remove_retained=remove_retained,
-            count=count,
-        )
+        client = new_client(place, session, given, outbox=wanted.outbox, manual_ack=True)
+        reader = _Reader(client, output, wanted)
 
-        async def run() -> int:
-            async with client:
-                streams: list[Stream] = [client.messages()]
-                if filters:
-                    streams.append(
-                        await client.subscribe(
-                            *filters,
-                            qos=qos,
-                            no_local=no_local,
-                            retain_as_published=retain_as_published,
-                            retain_handling=retain_handling,
-                        )
-                    )
-                if unsubscribe:
-                    await client.unsubscribe(*unsubscribe)
-                if exit_after_suback:
-                    return ExitCode.STOPPED
-                return await _within(timeout, reader.show_all(streams))
-
-        return run()
+        return _run(client, filters, wanted, reader)
 
     run_client(main)
 
 
-async def _within(timeout_s: float | None, work: Coroutine[object, object, int]) -> int:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await work
-    except TimeoutError:
-        return ExitCode.TIMED_OUT
+async def _run(
+    client: "Client", filters: list[str], wanted: SubscriptionOptions, reader: "_Reader"
+) -> int:
+    async with client:
+        try:
+            async with asyncio.timeout(wanted.timeout):
+                return await _subscribe(client, filters, wanted, reader)
+        except TimeoutError:
+            return ExitCode.TIMED_OUT
+
+
+async def _subscribe(
+    client: "Client", filters: list[str], wanted: SubscriptionOptions, reader: "_Reader"
+) -> int:
+    streams: list[Stream] = [client.messages()]
+    if filters:
+        streams.append(
+            await client.subscribe(
+                *filters,
+                qos=wanted.qos,
+                no_local=wanted.no_local,
+                retain_as_published=wanted.retain_as_published,
+                retain_handling=wanted.retain_handling,
+            )
+        )
+    if wanted.unsubscribe:
+        await client.unsubscribe(*wanted.unsubscribe)
+    if wanted.exit_after_suback:
+        return ExitCode.STOPPED
+    return await reader.show_all(streams)
 
 
 @final
@@ -267,23 +271,13 @@ class _Reader:
     """Shows messages, and acknowledges them when they are shown."""
 
     def __init__(
-        self,
-        client: "Client",
-        options: OutputOptions,
-        filtered_out: list[str],
-        *,
-        no_retained: bool,
-        retained_only: bool,
-        remove_retained: bool,
-        count: int | None,
+        self, client: "Client", options: OutputOptions, wanted: SubscriptionOptions
     ) -> None:
         self._client = client
         self._options = options
-        self._filtered_out = filtered_out
-        self._no_retained = no_retained
-        self._retained_only = retained_only
-        self._remove_retained = remove_retained
-        self._left = count
+        self._wanted = wanted
+        self._filtered_out = wanted.filter_out or []
+        self._left = wanted.count
         self._is_over = False
 
     async def show_all(self, streams: "list[Stream]") -> int:
@@ -332,7 +326,7 @@ class _Reader:
                 if self._left is not None:
                     self._left -= 1
                     self._is_over = self._left == 0
-            if self._remove_retained and message.retain and message.payload != b"":
+            if self._wanted.remove_retained and message.retain and message.payload != b"":
                 await self._remove(message)
             if stream.queued == 0 or size >= BATCH_BYTES or self._is_over:
                 break
@@ -342,10 +336,10 @@ class _Reader:
             await message.ack()
 
     def _is_wanted(self, message: "ReceivedMessage") -> bool:
-        if self._retained_only and not message.retain:
+        if self._wanted.retained_only and not message.retain:
             self._is_over = True
             return False
-        if self._no_retained and message.retain:
+        if self._wanted.no_retained and message.retain:
             return False
         return not any(matches(one, message.topic) for one in self._filtered_out)
 
