@@ -55,6 +55,7 @@ class ClientDisk:
         self.next_seq = 1
         self.next_delivery_id = 1
         self.sent_below = 1
+        self.owns_session = False  # as the client itself has it noted
         self.commits = 0
 
     def commit(self, records: list[Record]) -> None:
@@ -122,6 +123,7 @@ class ClientWorld:
         self.out: list[bytes] = []
         disk = self.disk
         self.sending.sent_below = disk.sent_below
+        self.sending.owns_session = disk.owns_session
         for seq, kept in sorted(disk.outgoing.items()):
             entry = Outgoing("", b"", 2, False, None, 0, 0)
             if kept is not None:
@@ -165,6 +167,7 @@ class ClientWorld:
         """Connect, with a CONNACK of success that has these properties."""
         self.open(connect)
         self.server(Connack(present, 0, properties))
+        self.disk.owns_session = self.sending.owns_session
         assert self.the_connection.state == CONNECTED
         self.the_connection.events.clear()
 

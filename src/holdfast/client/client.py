@@ -174,6 +174,7 @@ class Client:
         self._is_opening = False
         self._link: Link | None = None
         self._connack: Connack | None = None
+        self._owns_session = False  # the server's was begun by this client, or its outbox
         self._requests = Requests(self)
         # What a message's ``ack`` does where it is not called on the event loop; see SyncClient.
         self.acknowledge: Callable[[ReceivedMessage], Awaitable[None]] | None = None
@@ -221,9 +222,12 @@ class Client:
         if loaded is not None:
             engine.start(loaded)
         kept = "" if loaded is None else loaded.client_id
-        if self._greeting.settle_client_id(kept) and loaded is not None:
+        is_other = self._greeting.settle_client_id(kept)
+        if is_other and loaded is not None:
             engine.changes.records.append(SetSession(self.client_id, False))
             engine.changes.is_urgent = True
+        self._owns_session = not is_other and loaded is not None and loaded.has_session
+        engine.sending.owns_session = self._owns_session
         self._link = Link(
             target=self._target,
             make_tls=self._make_tls,
@@ -555,6 +559,10 @@ class Client:
     def _opened(self, connack: Connack) -> None:
         self._connack = connack
         self._greeting.accepted(connack)
+        if not connack.session_present and not self._owns_session:
+            self._owns_session = True
+            if self._path is not None:
+                self.engine.changes.records.append(SetSession(self.client_id, True))
         self._the_subscribing.opened(connack.session_present)
         if self._on_connect is not None:
             on_connect = self._on_connect

@@ -120,7 +120,7 @@ class SetNumbers(Record):
 
 @final
 class SetSession(Record):
-    """The client identifier to go on with, and whether the server may have a session of it."""
+    """The client identifier to go on with, and whether its session was begun with this outbox."""
 
     def __init__(self, client_id: str, has_session: bool) -> None:
         self.client_id = client_id

@@ -79,6 +79,10 @@ class Sending:
         # durable, and moves before they are sent, some at a time: so after a crash it is known what
         # may be in flight.
         self.sent_below: i64 = 1
+        # Whether the server's session was begun by this one. Another may have left identifiers of
+        # QoS 2 in it that were never released, and whatever comes under such a one is a repeat to
+        # the server: acknowledged and dropped.
+        self.owns_session = False
         self._in_flight: dict[int, Outgoing] = {}
         self._releases: i64 = 0  # PUBRECs that came so far
         self._quota: i64 = 0  # how many more the server takes
@@ -273,6 +277,7 @@ class Sending:
         if again:
             self._repeats.put_before(again)
         if not session_present:
+            self.owns_session = True
             unsent = self._repeats.waiting()
             for entry in unsent:
                 entry.is_repeat = False
@@ -329,6 +334,8 @@ class Sending:
             else:
                 is_free = self._sender.publish_under(entry.packet_id, entry.seq, entry.qos)
                 assert is_free
+                if not self.owns_session and entry.qos == 2 and self._may_be_held(entry):
+                    out.append(encode_pubrel(entry.packet_id))
                 self._in_flight[entry.packet_id] = entry
                 self._quota -= 1
                 entry.stage = SENT
@@ -336,6 +343,14 @@ class Sending:
             out.append(frame)
             left -= len(frame)
         return written
+
+    def _may_be_held(self, entry: Outgoing) -> bool:
+        """Whether the server may hold this identifier for who began the session.
+
+        PUBREL frees it, and its PUBCOMP tells us nothing that we need: it comes before PUBREC.
+        After the first round all identifiers were freed so.
+        """
+        return entry.seq <= PUBLISH_ID_MAX and not entry.is_repeat
 
     def committed(self, batch: Changes) -> None:
         """This batch is durable."""
