@@ -37,7 +37,8 @@ EXPECT := $(if $(filter 1,$(HOLDFAST_PURE)),pure,compiled)
 # The tests of the compiled modules, for their second run by the interpreter.
 PURE_TESTS := $(wildcard tests/test_build.py tests/test_errors.py tests/test_message.py \
 	tests/protocol tests/broker tests/fuzz tests/sim tests/spec/test_mqtt*.py \
-	tests/store/test_records.py tests/client/test_spec_*.py tests/client/test_identifiers.py)
+	tests/store/test_records.py tests/client/test_spec_*.py tests/client/test_identifiers.py \
+	tests/client/sim)
 
 .PHONY: help setup serve test lint types test-installed test-interpreted conformance bench \
 	fuzz sim crash hostile clean
@@ -50,8 +51,10 @@ help:
 	@echo 'make conformance   prove the standards, statement by statement, into docs/reference'
 	@echo 'make bench         measure Holdfast beside Mosquitto, and its client beside others'
 	@echo 'make fuzz          try $(FUZZ_INPUTS) inputs on the protocol and the broker, with seed $(FUZZ_SEED)'
-	@echo 'make sim           live $(SEEDS) simulated lives of the broker, or SEED=7 alone with its trace'
-	@echo 'make crash         kill, stop and starve a real broker under load for $(MINUTES) minutes'
+	@echo 'make sim           live $(SEEDS) simulated lives of the broker and of the client, or SEED=7 of'
+	@echo '                   the broker alone with its trace'
+	@echo 'make crash         kill, stop and starve a real broker under load for $(MINUTES) minutes, and'
+	@echo '                   real clients, against Holdfast and Mosquitto, for as long again'
 	@echo 'make hostile       attack a real broker in every way, and measure its honest clients'
 	@echo 'make clean         remove all that was built (not $(DATA_DIR))'
 	@echo 'Variables: LISTEN, DATA_DIR, FUZZ_INPUTS, FUZZ_SEED, SEEDS, SEED, MINUTES, ATTACKS (names'
@@ -116,7 +119,9 @@ fuzz: $(BUILT) $(STAMPS)/test-tools
 	@$(VENV)/bin/python -m tests.fuzz run --inputs '$(FUZZ_INPUTS)' --seed '$(FUZZ_SEED)'
 
 crash: $(BUILT) $(STAMPS)/test-tools
+	@tools/debian-packages mosquitto:mosquitto
 	@$(VENV)/bin/python -m tests.crash --minutes '$(MINUTES)'
+	@$(VENV)/bin/python -m tests.client.crash --minutes '$(MINUTES)'
 
 hostile: $(BUILT) $(STAMPS)/test-tools
 	@$(VENV)/bin/python -m tests.hostile $(ATTACKS)
@@ -124,6 +129,7 @@ hostile: $(BUILT) $(STAMPS)/test-tools
 # Interpreted, because only then are the broker's inner bounds made tiny.
 sim: $(BUILT) $(STAMPS)/test-tools
 	@PYTHONPATH=src $(VENV)/bin/python -m tests.sim --seeds '$(SEEDS)' $(if $(SEED),--seed '$(SEED)')
+	@$(if $(SEED),,PYTHONPATH=src $(VENV)/bin/python -m tests.client.sim --seeds '$(SEEDS)')
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info tests/node/node_modules

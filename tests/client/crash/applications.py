@@ -41,9 +41,8 @@ class Assignment(NamedTuple):
 
 def work(assignment: Assignment) -> None:
     """The process."""
-    log = os.open(
-        assignment.folder / f"{assignment.kind}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    )
+    path = assignment.folder / f"{assignment.kind}.log"
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     _prepare_death(*assignment.dies_at)
@@ -70,7 +69,7 @@ def _prepare_death(name: str, when: str) -> None:
         if is_it:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    OutboxFile.commit = deadly  # type: ignore[method-assign]
+    OutboxFile.commit = deadly  # type: ignore[method-assign]  # in this process alone
 
 
 def _client(assignment: Assignment) -> Client:

@@ -7,6 +7,7 @@ from typing import Final, final
 from holdfast.protocol.decode import decode
 from holdfast.protocol.framer import PACKET_BYTES_MAX, Framer
 from holdfast.protocol.packets import CONNECT, PACKET_NAMES, Connect
+from tests.sim.describe import describe_any
 
 HOST: Final = "127.0.0.1"
 UP, DOWN = "up", "down"  # from the client, to it
@@ -48,6 +49,7 @@ class Proxy:
     def __init__(self, broker_port: int) -> None:
         self.port = 0
         self.traps: dict[str, Trap] = {}
+        self.packets: list[str] = []  # that were passed on, and which were not
         self._broker_port = broker_port
         self._links: set[_Link] = set()
         self._server: asyncio.Server | None = None
@@ -80,7 +82,7 @@ class Proxy:
             await asyncio.gather(
                 link.pump(UP, reader, broker[1]), link.pump(DOWN, broker[0], writer)
             )
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             pass
         finally:
             link.end()
@@ -95,6 +97,7 @@ class _Link:
         self, proxy: Proxy, client: asyncio.StreamWriter, broker: asyncio.StreamWriter
     ) -> None:
         self.client_id = ""
+        self._version = 5
         self._proxy = proxy
         self._writers = (client, broker)
         self._is_over = False
@@ -111,7 +114,7 @@ class _Link:
         framer = Framer(PACKET_BYTES_MAX)
         while (data := await reader.read(65_536)) and not self._is_over:
             framer.feed(data)
-            while framer.next_frame() and not self._is_over:
+            while not writer.is_closing() and not self._is_over and framer.next_frame():
                 self._pass_on(direction, framer, writer)
             await writer.drain()
         self.end()
@@ -123,6 +126,10 @@ class _Link:
             connect = decode(framer.buffer, framer.start, framer.end, 5)
             assert isinstance(connect, Connect)
             self.client_id = connect.client_id
+            self._version = connect.version
+        arrow = "->" if direction == UP else "<-"
+        packet = decode(framer.buffer, framer.start, framer.end, self._version)
+        self._proxy.packets.append(f"{self.client_id} {arrow} {describe_any(packet)}")
         trap = self._proxy.traps.get(self.client_id)
         if trap is None or trap.direction != direction or trap.name != PACKET_NAMES[kind]:
             writer.write(frame)
@@ -134,6 +141,7 @@ class _Link:
         del self._proxy.traps[self.client_id]
         if trap.when == "after":
             writer.write(frame)
+        self._proxy.packets.append(f"the end, {trap}")
         self._is_over = True
         trap.spring()
         trap.sprung.set()

@@ -14,6 +14,8 @@ from tests.client.sim.simulation import run
 from tests.sim.report import report
 
 FOLDER: Final = Path("build/client-sim")
+# Interpreted, because only then are there lives with few packet identifiers.
+AGAIN: Final = "PYTHONPATH=src python -m tests.client.sim --seed {}"
 
 
 def main() -> int:
@@ -27,7 +29,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.seed is not None:
         result = run(options.seed, is_traced=True)
-        print(report(result, options.folder, "python -m tests.client.sim --seed {}"))
+        print(report(result, options.folder, AGAIN))
         return 0 if result.violation is None else 1
     return run_all(options)
 
@@ -47,7 +49,7 @@ def run_all(options: argparse.Namespace) -> int:
         else:
             again = run(seed, is_traced=True)
             assert again.fingerprint == result.fingerprint, "the same seed did not do the same"
-            print(report(again, options.folder, "python -m tests.client.sim --seed {}"), flush=True)
+            print(report(again, options.folder, AGAIN), flush=True)
         if failures >= options.failures:
             break
     took_s = time.monotonic() - started_s

@@ -24,6 +24,7 @@ def loaded(model: OutboxModel) -> LoadedOutbox:
     found.next_seq = model.next_seq
     found.next_delivery_id = model.next_delivery_id
     found.sent_below = model.sent_below
+    found.sent_below = model.sent_below
     for seq, content in sorted(model.outgoing.items()):
         fields: tuple[Any, ...] = (seq, *content, False)
         if len(content) == 1:

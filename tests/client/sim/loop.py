@@ -58,8 +58,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if error is not None and not isinstance(
             error, HoldfastError | TimeoutError | StopAsyncIteration
         ):
-            self.failures.append(error)
-            self.stop()
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """End the life with this."""
+        self.failures.append(error)
+        self.stop()
 
     def _process_events(self, _events: list[object]) -> None:
         pass
@@ -70,8 +74,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _note(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, BaseException):
-            self.failures.append(error)
-            self.stop()
+            self.fail(error)
 
 
 OWNER: contextvars.ContextVar[set["asyncio.Task[Any]"] | None] = contextvars.ContextVar(

@@ -119,6 +119,9 @@ class ModelServer:
     def check_idle(self) -> None:
         """What is left has been forgotten by the client."""
         for session in self.sessions.values():
+            kind = self.simulation.devices[session.client_id].kind
+            if kind.subscribes_to and not session.is_subscribed:
+                raise Violation("subscription lost", session.client_id, session.client_id)
             if session.held:
                 raise Violation("never released", f"{session.held}", session.client_id)
             if session.in_flight or session.queue:

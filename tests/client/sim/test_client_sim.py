@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.client.sim.__main__ import AGAIN
 from tests.client.sim.planted import BUGS, SIMULATOR
 from tests.client.sim.simulation import run
 from tests.sim.planted import REPOSITORY, Bug, bugs, hunt
@@ -17,7 +18,6 @@ from tests.sim.report import report
 
 SEEDS = 240  # of the suite
 GROUPS = 8
-AGAIN = "python -m tests.client.sim --seed {}"
 
 
 @pytest.mark.spec("MQTT5-2.2.1-3", "MQTT5-3.1.2-6", "MQTT5-3.2.2-5", "MQTT5-3.3.1-1")
