@@ -1,7 +1,6 @@
 """`holdfast pub` and `holdfast sub` against Mosquitto."""
 
 import json
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,33 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import holdfast
-from tests.support.process import Process, required
-
-
-class Mosquitto:
-    """A broker on a port that it keeps, for this test."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
-        self._file = folder / "mosquitto.conf"
-        self._file.write_text(
-            f"user root\nallow_anonymous true\nlog_dest stderr\nlistener {self.port} 127.0.0.1\n"
-        )
-        self.start()
-
-    def start(self) -> None:
-        command = [required("mosquitto", "mosquitto"), "-c", str(self._file)]
-        self.process = Process(command)
-        self.process.wait_line(r"mosquitto version .* running")
+from tests.support.mosquitto import Mosquitto
+from tests.support.process import required
 
 
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    broker = Mosquitto(tmp_path)
-    yield broker
-    if broker.process.is_running:
-        broker.process.kill9()
+    with Mosquitto(tmp_path / "mosquitto") as broker:
+        yield broker
 
 
 @pytest.mark.parametrize("version", ["5", "311"])
@@ -55,7 +35,7 @@ def test_daily_use(mosquitto: Mosquitto, tmp_path: Path, version: str) -> None:
 
 def test_an_outbox_goes_out_when_it_is_there_again(mosquitto: Mosquitto, tmp_path: Path) -> None:
     place = ["-p", str(mosquitto.port)]
-    mosquitto.process.kill9()
+    mosquitto.kill9()
     arguments = ["-t", "a", "-l", "-r", "--outbox", "q.db", "--drain-timeout", "0.2"]
     done = holdfast("pub", *place, *arguments, folder=tmp_path, given="1\n2\n")
     assert done.returncode == 8

@@ -7,7 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from tests.support.process import Process, required
+from tests.support import packets
+from tests.support.packets import V311
+from tests.support.process import PATIENCE_S, Process, required
 
 NO_LISTENERS: Final[Mapping[str, Sequence[str]]] = {"mqtt": ()}
 
@@ -27,17 +29,19 @@ class Mosquitto:
         listeners: Mapping[str, Sequence[str]] = NO_LISTENERS,
         settings: Sequence[str] = ("allow_anonymous true",),
     ) -> None:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / "mosquitto.conf"
         self._reserved: list[socket.socket] = []
         self._runs: list[Process] = []
         self.ports: dict[str, int] = {}
-        lines = ["user root", "log_dest stderr", "log_type all"]
+        lines = ["user root", "log_dest stderr"]
+        lines += [f"log_type {kind}" for kind in ("error", "warning", "notice", "information")]
         lines += ["persistence true", f"persistence_location {folder}/"]
         lines += ["max_queued_messages 100000", *settings]
         for name, more in listeners.items():
             self.ports[name] = self._reserve()
             lines += [f"listener {self.ports[name]} 127.0.0.1", *more]
+        self.port = next(iter(self.ports.values()))
         self._file.write_text("".join(f"{line}\n" for line in lines))
 
     def __enter__(self) -> Self:
@@ -59,7 +63,7 @@ class Mosquitto:
     @property
     def url(self) -> str:
         """Where its first listener is."""
-        return f"mqtt://127.0.0.1:{next(iter(self.ports.values()))}"
+        return f"mqtt://127.0.0.1:{self.port}"
 
     @property
     def process(self) -> Process:
@@ -71,6 +75,10 @@ class Mosquitto:
         command = [required("mosquitto", "mosquitto"), "-c", str(self._file)]
         self._runs.append(Process(command))
         self.process.wait_line(r"mosquitto version .* running")
+        # It says so before it is: a signal that comes now would be forgotten. So let it answer.
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as connection:
+            connection.sendall(packets.connect("", V311))
+            assert connection.recv(1) != b""
         return self
 
     def stop(self) -> None:

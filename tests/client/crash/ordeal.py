@@ -20,9 +20,9 @@ from typing import Final, Literal, Protocol, final
 
 from tests.client.crash.applications import KEEP_ALIVE_S, LAST, QOS, Assignment, Kind, work
 from tests.client.crash.journal import read_journal
-from tests.client.crash.mosquitto import MosquittoProcess
 from tests.client.crash.proxy import DOWN, UP, Proxy, Trap
 from tests.support.broker import BrokerProcess
+from tests.support.mosquitto import Mosquitto
 
 PATIENCE_S: Final = 60.0
 POLL_S: Final = 0.01
@@ -347,7 +347,7 @@ def go_through(
     ordeal: Ordeal
     with ExitStack() as stack:
         if broker == "mosquitto":
-            mosquitto = stack.enter_context(MosquittoProcess(folder / "broker"))
+            mosquitto = stack.enter_context(Mosquitto(folder / "broker"))
             ordeal = Ordeal(mosquitto, version, folder, seed, may_overtake=True)
         else:
             holdfast = stack.enter_context(BrokerProcess(folder / "broker"))
