@@ -9,9 +9,7 @@ import pytest
 from holdfast.client.client import Client
 from holdfast.client.connection import REQUESTS_MAX
 from holdfast.client.options import OutboxLimits
-from holdfast.client.subscription import Subscription
 from holdfast.errors import ConnectionLost
-from holdfast.message import Properties
 from holdfast.protocol.packets import (
     Connack,
     Puback,
@@ -245,121 +243,5 @@ def test_who_waits_for_a_connection_when_the_client_closes() -> None:
             for task in waiting:
                 with pytest.raises(ConnectionLost):
                     await task
-
-    play(scene())
-
-
-# --- requests
-
-
-def answer_to(packet: Publish, payload: bytes) -> Publish:
-    assert packet.properties is not None
-    assert packet.properties.response_topic is not None
-    own = Properties()
-    own.correlation_data = packet.properties.correlation_data
-    return Publish(packet.properties.response_topic, payload, properties=own)
-
-
-def test_requests_at_once_get_each_its_own_answer() -> None:
-    async def scene() -> None:
-        async with ScriptedServer() as server:
-            client = Client(server.url, client_id="me")
-            peer = await server.open(
-                client, Connack(False, 0, properties(response_information="answers/"))
-            )
-            waiting = [
-                asyncio.create_task(client.request("svc", b"%d" % number)) for number in range(5)
-            ]
-            packet = await granted(peer)
-            assert packet.requests[0].topic_filter == "answers/me"
-            asked = [await peer.next(Publish) for _ in range(5)]
-            for request in reversed(asked):
-                peer.send(answer_to(request, request.payload * 2), answer_to(request, b"again"))
-            answers = [(await task).payload for task in waiting]
-            assert answers == [b"00", b"11", b"22", b"33", b"44"]
-            assert not client._requests._waiting
-            await client.close(is_orderly=False)
-
-    play(scene())
-
-
-def test_a_request_that_is_given_up_gets_no_later_answer() -> None:
-    async def scene() -> None:
-        async with ScriptedServer() as server:
-            client = Client(server.url)
-            peer = await server.open(client)
-            waiting = asyncio.create_task(client.request("svc", b"1", timeout_s=5))
-            await granted(peer)
-            first = await peer.next(Publish)
-            peer.send(Puback(first.packet_id))
-            with pytest.raises(TimeoutError):
-                await waiting
-            cancelled = asyncio.create_task(client.request("svc", b"2"))
-            second = await peer.next(Publish)
-            peer.send(Puback(second.packet_id))
-            await asyncio.sleep(1)
-            cancelled.cancel()
-            await asyncio.wait([cancelled])
-            assert not client._requests._waiting
-            waiting = asyncio.create_task(client.request("svc", b"3"))
-            third = await peer.next(Publish)
-            peer.send(Puback(third.packet_id))
-            for late in (first, second):
-                peer.send(answer_to(late, b"late"))
-            peer.send(Publish(answer_to(third, b"").topic, b"without correlation"))
-            peer.send(answer_to(third, b"right"))
-            assert (await waiting).payload == b"right"
-            await client.close()
-
-    play(scene())
-
-
-# --- subscriptions that overlap
-
-
-async def subscribed(client: Client, peer: Peer, topic_filter: str) -> tuple[Subscription, int]:
-    subscription = client.subscribe(topic_filter, qos=1)
-    waiting = await started(_of(subscription))
-    packet = await granted(peer)
-    await waiting
-    assert packet.properties is not None
-    return subscription, packet.properties.subscription_identifiers[0]
-
-
-def test_overlapping_subscriptions_get_what_the_server_says() -> None:
-    async def scene() -> None:
-        async with ScriptedServer() as server:
-            client = Client(server.url)
-            peer = await server.open(client)
-            wide, wide_id = await subscribed(client, peer, "a/#")
-            narrow, narrow_id = await subscribed(client, peer, "a/b")
-            for identifiers in ([wide_id, narrow_id], [wide_id], [narrow_id], [999], []):
-                found = properties(subscription_identifiers=identifiers)
-                payload = b"%d" % len(identifiers)
-                peer.send(Publish("a/b", payload, properties=found))
-            await asyncio.sleep(1)
-            assert (wide.queued, narrow.queued) == (4, 4)
-            await client.close()
-
-    play(scene())
-
-
-def test_the_same_filter_twice_brings_each_message_to_both() -> None:
-    """The server has one subscription then, with the identifier of the later one."""
-
-    async def scene() -> None:
-        async with ScriptedServer() as server:
-            client = Client(server.url)
-            peer = await server.open(client)
-            first, _ = await subscribed(client, peer, "a/+")
-            second, identifier = await subscribed(client, peer, "a/+")
-            other, _ = await subscribed(client, peer, "a/b")
-            peer.send(
-                Publish("a/b", b"", properties=properties(subscription_identifiers=[identifier]))
-            )
-            await asyncio.sleep(1)
-            queued = [one.queued for one in (first, second, other)]
-            assert queued == [1, 1, 0]
-            await client.close()
 
     play(scene())

@@ -7,9 +7,10 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from holdfast.client.incoming import ReceivedMessage
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, Refused
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
@@ -26,7 +27,7 @@ class Requests:
     def __init__(self, client: "Client") -> None:
         self._client = client
         self._subscriptions: dict[str, Subscription] = {}  # by response topic
-        self._readers: list[asyncio.Task[None]] = []
+        self._readers: set[asyncio.Task[None]] = set()
         self._waiting: dict[bytes, asyncio.Future[ReceivedMessage]] = {}
         # A session may keep answers to the requests of an earlier process.
         self._prefix = secrets.token_bytes(8)
@@ -79,7 +80,8 @@ class Requests:
         prefix = "holdfast/response"
         if connack is not None and connack.properties is not None:
             prefix = connack.properties.response_information or prefix
-        return f"{prefix.rstrip('/')}/{self._client.client_id}"
+        # A Client Identifier may have what no topic has.
+        return f"{prefix.rstrip('/')}/{quote(self._client.client_id, safe='')}"
 
     async def _subscribed(self, response_topic: str) -> None:
         """Subscribe with the first request."""
@@ -88,16 +90,27 @@ class Requests:
             subscription = self._client.subscribe(response_topic, qos=1)
             self._subscriptions[response_topic] = subscription
             reader = asyncio.create_task(self._read(subscription), name="holdfast-responses")
-            self._readers.append(reader)
-        await subscription
+            self._readers.add(reader)
+            reader.add_done_callback(self._readers.discard)
+        try:
+            await subscription
+        except Refused:
+            # Another time it may be granted.
+            if self._subscriptions.get(response_topic) is subscription:
+                del self._subscriptions[response_topic]
+                self._client.withdraw(subscription)
+            raise
 
     async def _read(self, subscription: "Subscription") -> None:
-        async for message in subscription:
-            answer = self._waiting.get(message.correlation_data or b"")
-            if answer is not None and not answer.done():
-                answer.set_result(message)
-            if self._client.manual_ack:
-                await message.ack()
+        try:
+            async for message in subscription:
+                answer = self._waiting.get(message.correlation_data or b"")
+                if answer is not None and not answer.done():
+                    answer.set_result(message)
+                if self._client.manual_ack:
+                    await message.ack()
+        except HoldfastError:
+            pass  # each request is told for itself
 
 
 async def _watch(receipt: "Receipt", answer: asyncio.Future[ReceivedMessage]) -> None:
