@@ -38,7 +38,8 @@ EXPECT := $(if $(filter 1,$(HOLDFAST_PURE)),pure,compiled)
 PURE_TESTS := $(wildcard tests/test_build.py tests/test_errors.py tests/test_message.py \
 	tests/protocol tests/broker tests/fuzz tests/sim tests/spec/test_mqtt*.py \
 	tests/store/test_records.py tests/client/test_spec_*.py tests/client/test_identifiers.py \
-	tests/client/sim)
+	tests/client/test_changes.py tests/client/test_foreign_session.py \
+	tests/client/test_incoming.py tests/client/test_outgoing.py tests/client/sim)
 
 .PHONY: help setup serve test lint types test-installed test-interpreted conformance bench \
 	fuzz sim crash hostile clean
