@@ -310,9 +310,7 @@ class Client:
             payload_format_indicator,
         )
         engine = self.engine
-        if engine.has_room(entry):
-            engine.accept(entry)
-        else:
+        if not engine.offer(entry):
             await self.accept(entry)
         if entry.stage == ACCEPTED:
             await engine.durable(entry)
@@ -512,8 +510,7 @@ class Client:
     def accept_nowait(self, entry: Outgoing) -> None:
         """Put a message into the outbox. Raises LimitExceeded if it has no room."""
         engine = self.engine
-        if engine.has_room(entry):
-            engine.accept(entry)
+        if engine.offer(entry):
             return
         if self._limits.policy != "drop-oldest":
             state = self.outbox

@@ -183,9 +183,22 @@ class Engine:
             and (sending.bytes + size + entry.size <= limits.bytes_max or messages == 0)
         )
 
+    def offer(self, entry: Outgoing) -> bool:
+        """``accept`` a message if there is room for it; False if there is none."""
+        sending, limits = self.sending, self.limits
+        if (
+            # What ``has_room`` finds, for nearly every message, without its call.
+            self._room
+            or sending.messages >= limits.messages_max
+            or sending.bytes + entry.size > limits.bytes_max
+        ) and not self.has_room(entry):
+            return False
+        self.accept(entry)
+        return True
+
     def accept(self, entry: Outgoing) -> None:
         """Put a message into the outbox, where ``has_room`` has said that it may."""
-        if self.error is not None or self.failure is not None:
+        if self.error is not None or self._commits is not None:
             self.refuse_if_failed(entry)
         self.sending.accept(entry)
         self.accepted += 1

@@ -86,7 +86,7 @@ class Receipt(Stages):
     __slots__ = ("_callbacks", "_engine", "_given_up", "_waiters")
 
     def __init__(self, engine: "Engine", entry: Outgoing) -> None:
-        super().__init__(entry)
+        self._entry = entry  # and not by a call: every publish makes a receipt
         self._engine = engine
         self._given_up: HoldfastError | None = None
         self._waiters: list[asyncio.Future[None]] | None = None
