@@ -83,6 +83,12 @@ class Sending:
         # QoS 2 in it that were never released, and whatever comes under such a one is a repeat to
         # the server: acknowledged and dropped.
         self.owns_session = False
+        # In such a session: the messages before this one have identifiers that are free, and those
+        # from the first round on; and what is being freed, up to the answer for this identifier.
+        self._freed_below: i64 = 0
+        self._round_ends: i64 = 0
+        self._freeing_below: i64 = 0
+        self._freeing_id: i64 = 0
         self._in_flight: dict[int, Outgoing] = {}
         self._releases: i64 = 0  # PUBRECs that came so far
         self._quota: i64 = 0  # how many more the server takes
@@ -120,7 +126,7 @@ class Sending:
             )
             changes.stored.append(entry)
             changes.is_urgent = True
-            if self._connection != 0 and len(self._queue) < MARK_AHEAD:
+            if self._connection != 0 and len(self._queue) < MARK_AHEAD and self.owns_session:
                 changes.sent_below = self.next_seq  # its turn comes soon
         self._queue.append(entry)
 
@@ -276,6 +282,11 @@ class Sending:
             self._release(entry.packet_id, out)
         if again:
             self._repeats.put_before(again)
+        self._freeing_below = 0
+        if self._round_ends == 0:
+            # What was marked as sent by an earlier process was freed before.
+            self._freed_below = max(1, self.sent_below if self._is_durable else 1)
+            self._round_ends = self._freed_below + PUBLISH_ID_MAX
         if not session_present:
             self.owns_session = True
             unsent = self._repeats.waiting()
@@ -300,6 +311,8 @@ class Sending:
             return True
         if self._is_durable and entry.seq >= self.sent_below:
             return False
+        if not self.owns_session and entry.seq >= self._freed_below:
+            return False
         return self._quota > 0 and entry.seq - self._kept_from < PUBLISH_ID_MAX
 
     def pump(self, out: list[bytes], now_ms: int) -> list[Outgoing]:
@@ -323,6 +336,8 @@ class Sending:
             if entry.qos > 0:
                 if self._quota <= 0 or not self._has_id(entry):
                     break
+                if not self.owns_session and not self._is_freed(entry, out):
+                    break
                 if self._is_durable and not self._is_marked(entry):
                     break
             queue.take()
@@ -334,8 +349,6 @@ class Sending:
             else:
                 is_free = self._sender.publish_under(entry.packet_id, entry.seq, entry.qos)
                 assert is_free
-                if not self.owns_session and entry.qos == 2 and self._may_be_held(entry):
-                    out.append(encode_pubrel(entry.packet_id))
                 self._in_flight[entry.packet_id] = entry
                 self._quota -= 1
                 entry.stage = SENT
@@ -344,13 +357,34 @@ class Sending:
             left -= len(frame)
         return written
 
-    def _may_be_held(self, entry: Outgoing) -> bool:
-        """Whether the server may hold this identifier for who began the session.
+    def _is_freed(self, entry: Outgoing, out: list[bytes]) -> bool:
+        """Whether the server cannot hold this identifier for who began the session.
 
-        PUBREL frees it, and its PUBCOMP tells us nothing that we need: it comes before PUBREC.
-        After the first round all identifiers were freed so.
+        PUBREL frees it, if it is answered: only then may the message be sent, and be marked as
+        sent. Both could be lost, and the message, sent again, would be taken for a repeat.
         """
-        return entry.seq <= PUBLISH_ID_MAX and not entry.is_repeat
+        if entry.seq < self._freed_below or entry.is_repeat:
+            return True
+        if entry.seq >= self._round_ends:
+            self.owns_session = True  # all identifiers were freed
+            return True
+        if self._freeing_below > 0:
+            return False
+        last = 0
+        below: i64 = min(entry.seq + MARK_AHEAD, self._kept_from + PUBLISH_ID_MAX)
+        for one in self._queue.waiting():
+            if one.seq >= below:
+                break
+            if one.qos == 2 and one.stage != FAILED:
+                out.append(encode_pubrel(one.packet_id))
+                last = one.packet_id
+        below = min(below, self.next_seq)
+        if last == 0:
+            self._freed_below = below
+            return True
+        self._freeing_below = below
+        self._freeing_id = last
+        return False
 
     def committed(self, batch: Changes) -> None:
         """This batch is durable."""
@@ -406,6 +440,9 @@ class Sending:
             entry = self._in_flight.pop(packet_id)
             self._give_back()
             self._done(entry)
+        elif packet_id == self._freeing_id and self._freeing_below > 0:
+            self._freed_below = self._freeing_below
+            self._freeing_below = 0
 
     def _has_id(self, entry: Outgoing) -> bool:
         """Whether its identifier is no other message's; if not, the next commit may help."""
@@ -425,6 +462,8 @@ class Sending:
         changes = self._changes
         if entry.seq + MARK_AHEAD // 2 >= self.sent_below and self.sent_below < self.next_seq:
             below = min(self.next_seq, entry.seq + MARK_AHEAD)
+            if not self.owns_session:
+                below = min(below, self._freed_below)
             if below > self.sent_below and below > changes.sent_below:
                 changes.sent_below = below
                 changes.is_urgent = True

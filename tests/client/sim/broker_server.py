@@ -148,7 +148,8 @@ class BrokerServer:
             self._is_up
             and self.world.disk.under_way is None
             and all(
-                not session.sender.in_flight and len(session.received) == 0
+                not session.sender.in_flight
+                and (len(session.received) == 0 or self.simulation.may_hold)
                 for session in broker.sessions._by_client_id.values()
             )
         )

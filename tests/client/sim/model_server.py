@@ -105,7 +105,8 @@ class ModelServer:
     def is_idle(self) -> bool:
         """Whether nothing is on its way to or from anybody."""
         for session in self.sessions.values():
-            if session.queue or session.in_flight or session.held:
+            is_held = bool(session.held) and not self.simulation.may_hold
+            if session.queue or session.in_flight or is_held:
                 return False
         return all(not end.owed for end in self.online.values())
 
@@ -122,7 +123,7 @@ class ModelServer:
             kind = self.simulation.devices[session.client_id].kind
             if kind.subscribes_to and not session.is_subscribed:
                 raise Violation("subscription lost", session.client_id, session.client_id)
-            if session.held:
+            if session.held and not self.simulation.may_hold:
                 raise Violation("never released", f"{session.held}", session.client_id)
             if session.in_flight or session.queue:
                 text = f"{session.in_flight}, {list(session.queue)}"

@@ -15,6 +15,7 @@ class Plan:
         self.pieces = chance.choice([0.0, 0.3])
         self.commit_s = chance.choice([0.0, 0.005, 0.1, 0.5])
         self.commit_fails = chance.choice([0.0, 0.0, 0.02])
+        self.disk_losses = chance.choice([0.0, 0.0, 0.1])  # with a process, its file is gone
         self.notice_s = chance.choice([0.0, 0.5, 2.0])
         self.full_sockets = chance.choice([0.0, 0.0, 0.3])
         self.cuts = chance.choice([0, 2, 8])

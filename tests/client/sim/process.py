@@ -36,9 +36,23 @@ class Device:
         self.kills = 0
         self.dropped = 0  # by the policy
         self.left = kind.messages
+        self.written: set[bytes] = set()  # messages of QoS 1 and 2 that were sent
         self.starts = 0
         # Of the subscriber: what it has processed, with manual_ack in its own database.
         self.deliveries: dict[int, Given] = {}
+
+    def lose_disk(self) -> None:
+        """Somebody has removed the outbox file, and with it what was promised."""
+        self.simulation.say(f"{self.name}: its file is gone")
+        self.disk = OutboxModel()
+        self.simulation.may_hold = True
+        self.deliveries.clear()
+        for origin, givens in self.simulation.ledger.given.items():
+            for given in givens:
+                if origin == self.name:
+                    given.free()
+                else:
+                    given.sessions_lost += 1  # it may come again
 
     def start(self) -> None:
         if self.process is None:
@@ -136,6 +150,8 @@ class Process:
         for given in self.simulation.ledger.given.get(self.name, []):
             if given.state == OPEN or (given.qos == 0 and given.state == PROMISED):
                 given.free()
+        if self.simulation.random.random() < self.simulation.plan.disk_losses:
+            device.lose_disk()
         self.simulation.process_died(self)
         self.simulation.after(0, self.bury)
         self.simulation.after(self.simulation.random.uniform(0, 2), device.start)
