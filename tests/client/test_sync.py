@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import apsw
 import pytest
 
 from holdfast import (
@@ -24,12 +25,16 @@ from holdfast import (
     Receipt,
     ReceivedMessage,
     Refused,
+    StoreFull,
     SyncClient,
     SyncReceipt,
     SyncSubscription,
     UsageError,
 )
+from holdfast.client import commits, outbox
 from holdfast.client.options import ClientOptions
+from holdfast.client.outbox import OutboxFile
+from tests.store.vfs import WatchedVfs, no_trouble
 from tests.support.broker import BrokerProcess, NewBroker
 from tests.support.process import PATIENCE_S
 from tools.reference import INNER
@@ -322,6 +327,28 @@ def test_many_threads_keep_to_the_bound(tmp_path: Path) -> None:
         with ThreadPoolExecutor(4) as pool:
             assert sum(pool.map(publish, range(4))) == 100
         assert client.outbox.messages == 100
+
+
+def test_a_message_that_was_refused_by_the_disk_never_counts_as_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even by a thread that asks when the file can be written again."""
+    vfs = WatchedVfs("troubled outbox of a SyncClient")
+    monkeypatch.setattr(outbox, "OutboxFile", lambda path: OutboxFile(path, vfs=vfs.name))
+    monkeypatch.setattr(commits, "RETRY_MIN_S", 0.001)
+    with SyncClient(unreachable(), outbox=tmp_path / "outbox.db") as client:
+        client.publish("a", "1", qos=1)
+        vfs.trouble = lambda done, where: apsw.SQLITE_FULL if done == "write" else None
+        receipt = client.publish_nowait("a", "2", qos=1)
+        with pytest.raises(StoreFull):
+            receipt.wait(PATIENCE_S)
+        vfs.trouble = no_trouble
+        for _ in range(2):
+            with pytest.raises(StoreFull):
+                receipt.stored(PATIENCE_S)
+            while client.outbox.error is not None:
+                pass
+        assert client.outbox.messages == 1
 
 
 def test_what_takes_too_long(url: str, name: str, tmp_path: Path) -> None:

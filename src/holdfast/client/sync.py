@@ -144,9 +144,10 @@ class SyncClient:
         entry = self._entry(topic, payload, qos, retain, properties)
         if not self._driver.give_outgoing(entry):
             self._driver.run(lambda: self._client.accept(entry))
+        receipt = SyncReceipt(self._driver, entry)
         if self._is_durable and qos > 0:
-            self._driver.run(lambda: self._driver.engine.durable(entry))
-        return SyncReceipt(self._driver, entry)
+            receipt.stored()
+        return receipt
 
     def publish_nowait(
         self,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, final
 
+from holdfast.client.commits import like
 from holdfast.client.driver import Driver
 from holdfast.client.incoming import ReceivedMessage
 from holdfast.client.outgoing import ACCEPTED, DONE, Outgoing
@@ -47,6 +48,8 @@ class SyncReceipt(Stages):
         """Wait until it is in the outbox. Raises TimeoutError, StoreError."""
         if self._entry.stage == ACCEPTED:
             self._driver.run(lambda: self._on_loop().stored(), timeout_s)
+        elif self._entry.error is not None:
+            raise like(self._entry.error)
 
     @property
     def error(self) -> HoldfastError | None:
