@@ -47,7 +47,8 @@ class Bench:
             failed=self.failures.append,
         )
         if store is not None:
-            self.engine.start(store.load())
+            loaded = store.load()
+            self.engine.start(loaded, loaded.client_id)
         self._connections = 0
         self._sent: list[Packet] = []
         self._framer = Framer(PACKET_BYTES_MAX)

@@ -219,13 +219,10 @@ class Client:
             acknowledge=self.acknowledge,
         )
         self._engine_ = engine
-        if loaded is not None:
-            engine.start(loaded)
         kept = "" if loaded is None else loaded.client_id
         is_other = self._greeting.settle_client_id(kept)
-        if is_other and loaded is not None:
-            engine.changes.records.append(SetSession(self.client_id, False))
-            engine.changes.is_urgent = True
+        if loaded is not None:
+            engine.start(loaded, self.client_id)
         self._owns_session = not is_other and loaded is not None and loaded.has_session
         engine.sending.owns_session = self._owns_session
         self._link = Link(

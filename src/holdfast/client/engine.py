@@ -18,7 +18,7 @@ from holdfast.client.options import OutboxLimits
 from holdfast.client.outgoing import Outgoing
 from holdfast.client.receipt import Receipt
 from holdfast.client.receiving import Receiving
-from holdfast.client.records import LoadedOutbox
+from holdfast.client.records import LoadedOutbox, RemoveOutgoing, SetSession
 from holdfast.client.sending import DROPPED, NO_DUE, TOO_OLD, Sending
 from holdfast.errors import (
     ConnectionLost,
@@ -122,10 +122,19 @@ class Engine:
         self._dropped: dict[str, int] = {}  # by reason, not yet logged
         self._dropped_logged_s = -DROPPED_LOG_PAUSE_S
 
-    def start(self, loaded: LoadedOutbox) -> None:
-        """Take over what an earlier process has left."""
-        self.sending.sent_below = loaded.sent_below
+    def start(self, loaded: LoadedOutbox, client_id: str) -> None:
+        """Take over what an earlier process has left, to go on as this client.
+
+        If that was another one, so was its session: no identifier means anything in this one.
+        What that server had taken over is done, all else is new here.
+        """
+        is_other = loaded.client_id not in ("", client_id)
+        if not is_other:
+            self.sending.sent_below = loaded.sent_below
         for kept in loaded.outgoing:
+            if is_other and kept.is_released:
+                self.changes.records.append(RemoveOutgoing(kept.seq))
+                continue
             entry = Outgoing(
                 kept.topic,
                 kept.payload,
@@ -136,8 +145,14 @@ class Engine:
                 kept.queued_at_ms,
             )
             self.sending.restore(entry, kept.seq, kept.is_released)
-        for held in loaded.incoming:
+        self.sending.sent_below = loaded.sent_below
+        for held in loaded.incoming if not is_other else ():
             self.receiving.restore(held.packet_id, held.delivery_id, held.is_handed)
+        if is_other:
+            self.receiving.clear()
+        if loaded.client_id != client_id:
+            self.changes.records.append(SetSession(client_id, False))
+            self.changes.is_urgent = True
         self.sending.next_seq = loaded.next_seq
         self.receiving.next_delivery_id = loaded.next_delivery_id
 

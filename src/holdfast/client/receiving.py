@@ -83,13 +83,17 @@ class Receiving:
             message.connection = 0  # the server does not wait for its acknowledgement any more
         self._unacknowledged.clear()
         if self._delivery_ids or len(self._receiver) > 0:
-            self._delivery_ids.clear()
-            self._receiver = Qos2Receiver()
-            if self._is_durable:
-                self._changes.records.append(ClearIncoming())
-                self._changes.is_clearing = True
-                self._changes.is_urgent = True
-                self.is_clearing = True
+            self.clear()
+
+    def clear(self) -> None:
+        """No identifier means anything any more."""
+        self._delivery_ids.clear()
+        self._receiver = Qos2Receiver()
+        if self._is_durable:
+            self._changes.records.append(ClearIncoming())
+            self._changes.is_clearing = True
+            self._changes.is_urgent = True
+            self.is_clearing = True
 
     def disconnected(self) -> None:
         """The connection is gone, and with it the order of what it would have been answered."""
