@@ -163,12 +163,14 @@ class Ordeal:
     async def at_stage(self, kind: Kind, name: str, direction: str, when: str) -> None:
         nth = 1 if name in ("CONNACK", "SUBACK") else self.chance.randint(1, 8)
         trap = Trap(kind, direction, name, nth, when, lambda: self.kill(kind))
-        self._proxy.traps[kind] = trap
-        if name == "SUBACK":  # a process subscribes once
+        if name == "SUBACK":  # a process subscribes once, and this one may be just about to
             self.kill(kind)
             await self._bury(kind)
+            self._proxy.traps[kind] = trap
             self.start(kind)
-        elif name == "CONNACK":
+        else:
+            self._proxy.traps[kind] = trap
+        if name == "CONNACK":
             self._proxy.cut(kind)
         await self._until(trap.sprung.is_set, f"{kind}: no {name} came {direction}")
         await self._bury(kind)
