@@ -322,6 +322,7 @@ def test_nothing_follows_disconnect_though_the_network_is_slow(version: Version)
             client.publish_nowait("a", bytes(20_000_000))
             await asyncio.sleep(0)
             closing = asyncio.create_task(client.close(is_orderly=False))
+            await asyncio.sleep(0)
             for _ in range(3):
                 await asyncio.sleep(0)
                 client.publish_nowait("a", b"late")

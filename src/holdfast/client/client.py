@@ -42,6 +42,7 @@ from holdfast.protocol.packets import (
     Subscribe,
     SubscriptionRequest,
 )
+from holdfast.worker import until_done
 
 __all__ = ["Client"]
 
@@ -172,6 +173,7 @@ class Client:
         self._subscribing: Subscribing | None = None
         self._engine_: Engine | None = None
         self._is_opening = False
+        self._ending: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._connack: Connack | None = None
         self._owns_session = False  # the server's was begun by this client, or its outbox
@@ -257,21 +259,32 @@ class Client:
 
         What waits in an outbox file stays there. Without one, ``is_orderly`` waits up to
         ``close_timeout_s`` for what is on its way, and raises ConnectionLost if some of it did
-        not get there. ``with_will`` asks the server to publish the will all the same.
+        not get there. ``with_will`` asks the server to publish the will all the same. If cancelled
+        it waits for nothing but its own disk and a second for the network, and ends all the same.
         """
         engine, link = self.engine, self._the_link
         left = 0
-        if is_orderly:
-            for stream in self._streams.all():
-                stream.acknowledge_last()
-            left = await self._see_out(engine, link)
+        try:
+            if is_orderly:
+                for stream in self._streams.all():
+                    stream.acknowledge_last()
+                left = await self._see_out(engine, link)
+        finally:
+            if self._ending is None:
+                ending = self._end(engine, link, with_will=with_will)
+                self._ending = asyncio.create_task(ending, name="holdfast-ending")
+            await until_done(self._ending)
+            self._ending.result()
+        if left and self._path is None:
+            raise ConnectionLost(f"not acknowledged when the client closed: {counted(left)}")
+
+    async def _end(self, engine: Engine, link: Link, *, with_will: bool) -> None:
+        """Hang up, tell all who wait, and let go of the outbox file."""
         await link.close(self._greeting.disconnect(with_will=with_will))
         self._the_subscribing.unanswered(ConnectionLost("the client was closed"))
         for stream in self._streams.all():
             stream.end()
         await engine.stop()
-        if left and self._path is None:
-            raise ConnectionLost(f"not acknowledged when the client closed: {counted(left)}")
 
     # --- publishing
 
@@ -408,7 +421,10 @@ class Client:
     def messages(self) -> Stream:
         """What comes and no subscription of this object wants: a session's of before, for one."""
         if self._streams.rest is None:
-            self._streams.set_rest(Stream(self.engine, manual_ack=self.manual_ack))
+            stream = Stream(self.engine, manual_ack=self.manual_ack)
+            self._streams.set_rest(stream)
+            if self._the_link.stopped_by is not None:
+                stream.end(self._the_link.stopped_by)
         assert self._streams.rest is not None
         return self._streams.rest
 

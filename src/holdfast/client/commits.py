@@ -85,7 +85,7 @@ class Commits:
         self._retry_timer: asyncio.TimerHandle | None = None
         self._is_retrying = False
         self._is_stopping = False
-        self._is_over = False  # the file is damaged
+        self._is_over = False  # the file is damaged, or let go of
         self._is_maintaining = False
 
     def durable(self, entry: Outgoing | None) -> asyncio.Future[None]:
@@ -148,6 +148,7 @@ class Commits:
         for timer in (self._lazy_timer, self._retry_timer):
             if timer is not None:
                 timer.cancel()
+        self._is_over = True  # what is changed from now on is of no consequence
         self._worker.stop()
         self._store.close()
 

@@ -38,7 +38,10 @@ class Subscribing:
         self._free: list[asyncio.Future[None]] = []  # who waits for an identifier
 
     def add(self, subscription: Subscription) -> None:
-        """Ask the server for it, now or with the next connection."""
+        """Ask the server for it, now or with the next connection; if none comes, it has ended."""
+        if self._link.stopped_by is not None:
+            subscription.end(self._link.stopped_by)
+            return
         if self._version >= MQTT_5_0:
             subscription.identifier = self._next_identifier
             self._next_identifier += 1

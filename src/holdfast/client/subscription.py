@@ -203,7 +203,11 @@ class Subscription(Stream):
         return [request.topic_filter for request in self.requests]
 
     def __await__(self) -> Generator[object, None, "Subscription"]:
-        """Wait for SUBACK. Raises Refused if the server refuses one of the filters."""
+        """Wait for SUBACK.
+
+        Raises Refused if the server refuses one of the filters, and ConnectionLost if it was ended
+        before the server has answered.
+        """
         return self._subscribed().__await__()
 
     def __aiter__(self) -> "Subscription":
@@ -283,10 +287,17 @@ class Subscription(Stream):
                 waiter.set_result(None)
 
     async def _first(self) -> ReceivedMessage:
-        await self._subscribed()
+        await self._answer()
         return await super().__anext__()
 
     async def _subscribed(self) -> Self:
+        await self._answer()
+        if not self.is_confirmed:
+            raise ConnectionLost(ENDED)
+        return self
+
+    async def _answer(self) -> None:
+        """Wait for SUBACK, or the end. Raises what has kept the subscription from being made."""
         if not self._is_asked:
             self._is_asked = True
             self._subscribing.add(self)
@@ -302,7 +313,6 @@ class Subscription(Stream):
             raise self.refused
         if self._error is not None:
             raise self._error
-        return self
 
 
 class Streams:
