@@ -265,6 +265,17 @@ def test_what_is_left_of_its_time_goes_with_a_message() -> None:
     assert packet.properties is not None and packet.properties.message_expiry_interval == 70
 
 
+@pytest.mark.parametrize("expiry_s", [100, 4_294_967_295])
+def test_a_clock_that_is_set_back_makes_no_message_valid_for_longer(expiry_s: int) -> None:
+    world = ClientWorld()
+    world.publish("a", b"1", 1, expiry_s=expiry_s)
+    world.now_ms -= 3_600_000
+    world.hello()
+    (packet,) = world.publishes()
+    assert packet.properties is not None
+    assert packet.properties.message_expiry_interval == expiry_s
+
+
 # --- identifiers and order
 
 

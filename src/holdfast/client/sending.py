@@ -577,8 +577,10 @@ def _changed(entry: Outgoing, now_ms: int, alias: int) -> Properties | None:
     if properties is None:
         properties = Properties()
     if entry.expires_at_ms != 0:
-        # Not 0, which some servers take for no expiry.
-        properties.message_expiry_interval = max(1, (entry.expires_at_ms - now_ms + 999) // 1000)
+        # Never longer than it was, though the clock was set back meanwhile; and not 0, which some
+        # servers take for no expiry.
+        left_ms = entry.expires_at_ms - max(now_ms, entry.queued_at_ms)
+        properties.message_expiry_interval = max(1, (left_ms + 999) // 1000)
     if alias != 0:
         properties.topic_alias = alias
     return properties
