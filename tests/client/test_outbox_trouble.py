@@ -23,7 +23,7 @@ from holdfast.client.outbox import OutboxFile
 from holdfast.client.outbox_repair import repair_outbox
 from holdfast.client.outgoing import Outgoing
 from holdfast.client.receipt import Receipt
-from holdfast.client.records import LoadedOutbox
+from holdfast.client.records import LoadedOutbox, Record
 from holdfast.errors import StoreCorrupt, StoreError, StoreFull, UsageError
 from holdfast.protocol.packets import (
     Puback,
@@ -340,6 +340,29 @@ def test_damage_ends_the_client(path: Path, vfs: WatchedVfs) -> None:
         await bench.engine.stop()
 
     run(scene())
+
+
+def test_a_defect_ends_the_client_and_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def commit(_: OutboxFile, records: list[Record]) -> None:
+        raise MemoryError
+
+    async def scene() -> None:
+        bench = Bench(OutboxFile(path))
+        monkeypatch.setattr(OutboxFile, "commit", commit)
+        receipt = bench.publish()
+        with pytest.raises(StoreError, match="defect"):
+            await stored(bench, receipt)
+        with pytest.raises(StoreError, match="defect"):
+            await receipt
+        with pytest.raises(StoreError, match="defect"):
+            bench.publish()
+        assert len(bench.failures) == 1
+        await bench.engine.stop()
+
+    run(scene())
+    assert "stopped by a defect" in caplog.text
 
 
 def test_a_client_says_what_is_wrong_and_goes_on(

@@ -189,11 +189,13 @@ class Commits:
 
     def _store_failed(self, error: BaseException, batch: Changes, waiters: list[_Waiter]) -> None:
         if not isinstance(error, StoreError):
-            raise error
-        if not isinstance(error, StoreCorrupt | StoreTooNew):
+            # Whoever waits has to learn that nothing comes any more.
+            _log.failure("the outbox has stopped by a defect", error)
+            error = StoreError(f"the outbox has stopped by a defect: {error!r}")
+        elif not isinstance(error, StoreCorrupt | StoreTooNew):
             self._suspend(error, batch, waiters)
             return
-        # What the file holds is known only after it was mended.
+        # What the file holds is known only after it was mended, or read anew.
         self.failure = None
         for waiter, _ in waiters:
             fail(waiter, error)
