@@ -1,14 +1,21 @@
 """What a caller gives to ``publish``: what no server would take is told, and nothing is sent."""
 
+import enum
 import time
 
 import pytest
 
-from holdfast.client.composing import Composer, Payload
+from holdfast.client.composing import Composer, Payload, check_filters
 from holdfast.errors import UsageError
 from tests.client.world import V5, V311, ClientWorld
 
 BAD_TEXT = ["a\0b", "\ud800", "a\udfff", "x" * 65_536, "é" * 32_768]
+
+
+class Grade(enum.IntEnum):
+    """An application's own name for a QoS."""
+
+    ONCE = 2
 
 
 def refused(topic: str = "a", payload: Payload = b"", qos: int = 0, **values: object) -> str:
@@ -86,6 +93,49 @@ def test_values_out_of_range() -> None:
     assert refused(user_properties=[("k", 1)])
     assert "lone surrogates" in refused(payload="\ud800")
     assert "expected bytes, str, int, float or None" in refused(payload=[1])  # type: ignore[arg-type]
+
+
+def test_values_of_the_wrong_type() -> None:
+    """They would be a defect when the packet is made, and end the client."""
+    expected = "expected a Message Expiry Interval as int, got float"
+    assert refused(message_expiry_interval=1.5) == expected
+    assert refused(message_expiry_interval="60")
+    assert refused(qos=1.0) == "expected a QoS as int, got float"  # type: ignore[arg-type]
+    assert refused(qos="1") == "expected a QoS as int, got str"  # type: ignore[arg-type]
+    assert refused(topic=b"a") == "expected a Topic Name as str, got bytes"  # type: ignore[arg-type]
+    assert refused(content_type=b"text") == "expected a Content Type as str, got bytes"
+    assert refused(response_topic=b"a") == "expected a Topic Name as str, got bytes"
+    assert refused(correlation_data="7") == "expected Correlation Data as bytes, got str"
+    assert refused(payload_format_indicator=1.0)
+
+
+def test_values_that_are_as_good_as_those_of_the_right_type() -> None:
+    """True for 1, an IntEnum, a buffer: what leaves is what the wire has."""
+    entry = Composer().entry(
+        "a",
+        b"",
+        Grade.ONCE,
+        1,  # type: ignore[arg-type]
+        message_expiry_interval=True,
+        correlation_data=bytearray(b"7"),  # type: ignore[arg-type]
+        payload_format_indicator=True,
+    )
+    assert (type(entry.qos), entry.qos, entry.retain) == (int, 2, True)
+    world = ClientWorld(V5)
+    world.hello()
+    world.sending.accept(entry)
+    world.turn()
+    (packet,) = world.publishes()
+    assert packet.properties is not None
+    assert packet.properties.correlation_data == b"7"
+    assert packet.properties.payload_format_indicator == 1
+
+
+def test_filters_that_are_none() -> None:
+    with pytest.raises(UsageError, match="an argument of its own, got a list"):
+        check_filters([["a", "b"]])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="expected a topic filter as str, got bytes"):
+        check_filters([b"a"])  # type: ignore[list-item]
 
 
 def test_a_packet_that_no_length_can_tell() -> None:

@@ -1,5 +1,6 @@
 """Composes the messages that an application publishes, and refuses what no server would take."""
 
+import operator
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -43,6 +44,8 @@ class Composer:
         """A message on its way out. Raises UsageError for what no server would take."""
         if topic not in self._topics:
             self._check_topic(topic)
+        if type(qos) is not int:
+            qos = _integer("a QoS", qos)
         if qos != 0 and qos != 1 and qos != 2:
             raise UsageError(f"expected QoS 0, 1 or 2, got {qos}")
         if type(payload) is not bytes:
@@ -52,6 +55,7 @@ class Composer:
         now_ms = time.time_ns() // 1_000_000
         expires_at_ms = NEVER
         if message_expiry_interval is not None:
+            message_expiry_interval = _integer("a Message Expiry Interval", message_expiry_interval)
             if not 0 < message_expiry_interval <= U32_MAX:
                 raise UsageError(
                     f"expected a Message Expiry Interval of 1 to {U32_MAX} s, "
@@ -69,18 +73,23 @@ class Composer:
             if response_topic is not None and response_topic not in self._topics:
                 self._check_topic(response_topic)
             properties = Properties()
-            properties.content_type = content_type
+            if content_type is not None:
+                properties.content_type = _string("a Content Type", content_type)
             properties.response_topic = response_topic
-            properties.correlation_data = correlation_data
+            if correlation_data is not None:
+                properties.correlation_data = _binary("Correlation Data", correlation_data)
             properties.user_properties = list(user_properties)
-            properties.payload_format_indicator = payload_format_indicator
+            if payload_format_indicator is not None:
+                properties.payload_format_indicator = _integer(
+                    "a Payload Format Indicator", payload_format_indicator
+                )
             size += _size_of(properties)
         if size > VARINT_MAX:
             raise UsageError(f"expected a PUBLISH of at most {VARINT_MAX} bytes, got {size}")
-        return Outgoing(topic, payload, qos, retain, properties, expires_at_ms, now_ms)
+        return Outgoing(topic, payload, qos, bool(retain), properties, expires_at_ms, now_ms)
 
     def _check_topic(self, topic: str) -> None:
-        _checked(check_topic, topic)
+        _checked(check_topic, _string("a Topic Name", topic))
         if len(self._topics) >= CHECKED_TOPICS_MAX:
             self._topics.clear()
         self._topics.add(topic)
@@ -119,12 +128,34 @@ def _payload_bytes(payload: Payload) -> bytes:
     )
 
 
+def _integer(name: str, value: object) -> int:
+    """The whole number that this is. Later it would be a defect in the middle of a packet."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # that is what is found out here
+    except TypeError:
+        raise UsageError(f"expected {name} as int, got {type(value).__name__}") from None
+
+
+def _string(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise UsageError(f"expected {name} as str, got {type(value).__name__}")
+
+
+def _binary(name: str, value: object) -> bytes:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    raise UsageError(f"expected {name} as bytes, got {type(value).__name__}")
+
+
 def check_filters(topic_filters: Sequence[str]) -> None:
     """Raise UsageError for what no server would subscribe to."""
     if not topic_filters:
         raise UsageError("expected at least one topic filter")
     for topic_filter in topic_filters:
-        _checked(check_filter, topic_filter)
+        if isinstance(topic_filter, list | tuple):  # as other clients take them
+            raise UsageError("expected each topic filter as an argument of its own, got a list")
+        _checked(check_filter, _string("a topic filter", topic_filter))
 
 
 def _checked(check: Callable[[str], None], text: str) -> None:
