@@ -1,10 +1,11 @@
 """What ends a client for good, and what those learn who wait."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from holdfast import Client, ConnectionLost, Refused, UsageError
+from holdfast import Client, ConnectionLost, Refused, UsageError, Will
 from holdfast.client.outgoing import Outgoing
 from holdfast.protocol.reason_codes import SESSION_TAKEN_OVER
 from tests.support.broker import BrokerProcess
@@ -65,3 +66,44 @@ def test_a_defect_is_told_to_all_who_wait(
     with pytest.raises(ConnectionLost, match=r"not acknowledged .*: 1 message"):
         asyncio.run(run())
     assert "stopped by a defect" in caplog.text
+
+
+def test_a_timeout_says_what_has_not_come(broker: BrokerProcess, name: str) -> None:
+    async def run() -> None:
+        async with Client(f"mqtt://127.0.0.1:{broker.port}") as client:
+            messages = await client.subscribe(f"{name}/#")
+            with pytest.raises(TimeoutError, match=r"no message came within 0\.01 s"):
+                await messages.get(timeout_s=0.01)
+            said = r"no answer within 0\.5 s: nobody has subscribed to the topic of the request"
+            with pytest.raises(TimeoutError, match=said):
+                await client.request(f"service/{name}", timeout_s=0.5)
+
+    asyncio.run(run())
+
+
+def test_a_timeout_without_a_connection_says_why_there_is_none(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with Client("unix:///nobody/there", outbox=tmp_path / "meter.db") as client:
+            with pytest.raises(TimeoutError, match=r"not connected within 0\.2 s: unix:.*no such"):
+                await client.connected(timeout_s=0.2)
+            with pytest.raises(
+                TimeoutError, match=r"no answer within 0\.2 s: not connected: unix:"
+            ):
+                await client.request("service", timeout_s=0.2)
+            receipt = await client.publish("a", qos=1)
+        assert str(receipt.error) == (
+            "the client was closed before that was done; what is in the outbox file stays there"
+        )
+        with pytest.raises(UsageError, match="opened once: make another one"):
+            await client.open()
+
+    asyncio.run(run())
+
+
+def test_a_wrong_type_for_connect_is_the_callers_mistake() -> None:
+    with pytest.raises(UsageError, match="cannot go into CONNECT: a wrong type"):
+        Client(keep_alive_s=1.5)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="cannot go into CONNECT: a wrong type"):
+        Client(user_properties={"a": "b"})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="cannot go into CONNECT: a wrong type"):
+        Client(will=Will(topic="a", payload=7))  # type: ignore[arg-type]

@@ -200,7 +200,7 @@ class Client:
     async def open(self) -> None:
         """Begin; ``async with`` does it."""
         if self._engine_ is not None or self._is_opening:
-            raise UsageError("the client is open; one Client object is opened once")
+            raise UsageError("a Client object is opened once: make another one")
         self._make_tls()  # for what is wrong with the files
         store, loaded = None, None
         if self._path is not None:
@@ -491,8 +491,12 @@ class Client:
 
     async def connected(self, timeout_s: float | None = None) -> None:
         """Wait for a connection. Raises TimeoutError, or what has ended the client for good."""
-        async with asyncio.timeout(timeout_s):
-            await self._the_link.connected()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._the_link.connected()
+        except TimeoutError:
+            why = "" if self.error is None else f": {self.error}"
+            raise TimeoutError(f"not connected within {timeout_s:g} s{why}") from None
 
     # --- inner
 

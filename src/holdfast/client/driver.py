@@ -59,7 +59,7 @@ class Driver:
     def start(self) -> None:
         """Start the loop. Raises UsageError the second time."""
         if self._thread is not None:
-            raise UsageError("the client is open; one SyncClient object is opened once")
+            raise UsageError("a SyncClient object is opened once: make another one")
         self._pid = os.getpid()
         self._thread = LoopThread("holdfast-client", _new_loop)
         self.is_open = True

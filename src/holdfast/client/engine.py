@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from holdfast.client.changes import Changes
 from holdfast.client.commits import Commits, OutboxStore, fail, like, wake
+from holdfast.client.composing import counted
 from holdfast.client.connection import CLOSED, CONNECTED, ClientConnection
 from holdfast.client.incoming import ACKNOWLEDGED, ReceivedMessage
 from holdfast.client.options import OutboxLimits
@@ -170,7 +171,8 @@ class Engine:
                 timer.cancel()
         self._log_dropped()
         if self.error is None:
-            self.error = ConnectionLost("the client was closed before that was done")
+            kept = "" if self._commits is None else "; what is in the outbox file stays there"
+            self.error = ConnectionLost(f"the client was closed before that was done{kept}")
         for entry in self.sending.unfinished():
             if isinstance(entry.watcher, Receipt):
                 entry.watcher.finish(self.error)
@@ -520,7 +522,7 @@ class Engine:
     def _log_dropped(self) -> None:
         self._dropped_logged_s = self.loop.time()
         for reason, count in self._dropped.items():
-            _log.warning(f"messages of the outbox were {reason}", messages=count)
+            _log.warning(f"outbox: {counted(count)} {reason}", messages=count)
         self._dropped.clear()
 
     # --- the outbox file

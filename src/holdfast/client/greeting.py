@@ -101,12 +101,15 @@ class Greeting:
 
     def check(self, user_name: str | None, password: bytes | None) -> None:
         """Raise UsageError for what no CONNECT can carry."""
-        connect = self.connect()
-        connect.user_name, connect.password = user_name, password
         try:
+            connect = self.connect()
+            connect.user_name, connect.password = user_name, password
             encode(connect, self._version)
         except UsageError as error:
             raise UsageError(f"this cannot go into CONNECT: {error}") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            # These are what a value of the wrong type leads to; which one, the error says best.
+            raise UsageError(f"this cannot go into CONNECT: a wrong type: {error}") from error
 
     def disconnect(self, *, with_will: bool) -> Disconnect:
         """The DISCONNECT of an orderly end."""

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from holdfast.client.incoming import ReceivedMessage
+from holdfast.client.receipt import Receipt
 from holdfast.errors import HoldfastError, Refused
+from holdfast.protocol.reason_codes import NO_MATCHING_SUBSCRIBERS
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
     from holdfast.client.composing import Payload
-    from holdfast.client.receipt import Receipt
     from holdfast.client.subscription import Subscription
 
 __all__ = ["Requests"]
@@ -47,32 +48,45 @@ class Requests:
         payload_format_indicator: int | None,
     ) -> ReceivedMessage:
         """Publish a request, and wait for its answer."""
-        async with asyncio.timeout(timeout_s):
-            response_topic = response_topic or self._response_topic()
-            await self._subscribed(response_topic)
-            self._number += 1
-            correlation_data = self._prefix + self._number.to_bytes(4, "big")
-            answer: asyncio.Future[ReceivedMessage] = asyncio.get_running_loop().create_future()
-            self._waiting[correlation_data] = answer
-            try:
-                receipt = await self._client.publish(
-                    topic,
-                    payload,
-                    qos,
-                    message_expiry_interval=message_expiry_interval,
-                    content_type=content_type,
-                    response_topic=response_topic,
-                    correlation_data=correlation_data,
-                    user_properties=user_properties,
-                    payload_format_indicator=payload_format_indicator,
-                )
-                watch = asyncio.create_task(_watch(receipt, answer), name="holdfast-request")
+        receipt: Receipt | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                response_topic = response_topic or self._response_topic()
+                await self._subscribed(response_topic)
+                self._number += 1
+                correlation_data = self._prefix + self._number.to_bytes(4, "big")
+                answer: asyncio.Future[ReceivedMessage] = asyncio.get_running_loop().create_future()
+                self._waiting[correlation_data] = answer
                 try:
-                    return await answer
+                    receipt = await self._client.publish(
+                        topic,
+                        payload,
+                        qos,
+                        message_expiry_interval=message_expiry_interval,
+                        content_type=content_type,
+                        response_topic=response_topic,
+                        correlation_data=correlation_data,
+                        user_properties=user_properties,
+                        payload_format_indicator=payload_format_indicator,
+                    )
+                    watch = asyncio.create_task(_watch(receipt, answer), name="holdfast-request")
+                    try:
+                        return await answer
+                    finally:
+                        watch.cancel()
                 finally:
-                    watch.cancel()
-            finally:
-                del self._waiting[correlation_data]
+                    del self._waiting[correlation_data]
+        except TimeoutError:
+            raise TimeoutError(self._why_none(timeout_s, receipt)) from None
+
+    def _why_none(self, timeout_s: float, receipt: Receipt | None) -> str:
+        """What is known of an answer that has not come."""
+        said = f"no answer within {timeout_s:g} s"
+        if not self._client.is_connected:
+            return f"{said}: not connected: {self._client.error}"
+        if receipt is not None and receipt.reason_code == NO_MATCHING_SUBSCRIBERS:
+            return f"{said}: nobody has subscribed to the topic of the request"
+        return said
 
     def _response_topic(self) -> str:
         """Where answers come to, if nothing else was said."""

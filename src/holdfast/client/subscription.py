@@ -111,11 +111,13 @@ class Stream:
         Raises TimeoutError if none has come by then (it is not lost: it is the next one), and
         ConnectionLost when the stream has ended.
         """
-        async with asyncio.timeout(timeout_s):
-            try:
+        try:
+            async with asyncio.timeout(timeout_s):
                 return await self.__anext__()
-            except StopAsyncIteration:
-                raise ConnectionLost(ENDED) from None
+        except StopAsyncIteration:
+            raise ConnectionLost(ENDED) from None
+        except TimeoutError:
+            raise TimeoutError(f"no message came within {timeout_s:g} s") from None
 
     def share(self, bell: Callable[[], None]) -> deque[ReceivedMessage]:
         """Let another thread take the messages; ``bell`` is called when one came, and at the end.
