@@ -9,6 +9,7 @@ import pytest
 from holdfast.client.client import Client
 from holdfast.client.outbox import OutboxFile
 from holdfast.errors import ConnectionLost, ProtocolError, Refused, StoreCorrupt, StoreError
+from holdfast.protocol.encode import encode
 from holdfast.protocol.packets import (
     Connack,
     Connect,
@@ -174,6 +175,48 @@ def test_a_server_that_answers_no_ping_is_left(version: Version) -> None:
             await again(server)
             await client.connected()
             await client.close()
+
+    play(scene())
+
+
+def test_a_server_that_sends_a_large_message_slowly_is_there() -> None:
+    """PINGRESP can only follow it; a new connection would begin with the same message."""
+
+    async def scene() -> None:
+        async with ScriptedServer() as server:
+            client = Client(server.url, keep_alive_s=10)
+            peer = await server.open(client)
+            stream = client.messages()
+            large = encode(Publish("a", bytes(1000)), peer.version)
+            for start in range(0, len(large), 50):
+                peer.send_bytes(large[start : start + 50])
+                await asyncio.sleep(8)
+            assert len((await anext(stream)).payload) == 1000
+            began_s = now()
+            await peer.lost()
+            assert now() - began_s <= 10  # it has nothing to say, and answers no ping
+            await client.close()
+
+    play(scene())
+
+
+def test_a_server_that_takes_a_large_message_slowly_is_there() -> None:
+    async def scene() -> None:
+        async with ScriptedServer() as server:
+            client = Client(server.url, keep_alive_s=10)
+            peer = await server.open(client)
+            await client.publish("a", bytes(60_000_000), 1)
+            for _ in range(8):
+                await asyncio.sleep(8)
+                taken = 0
+                while taken < 6_000_000:
+                    taken += len(await peer.raw())
+                assert client.is_connected
+            began_s = now()
+            while client.is_connected:  # noqa: ASYNC110  # it has no event
+                await asyncio.sleep(1)
+            assert now() - began_s <= 20
+            await client.close(is_orderly=False)
 
     play(scene())
 

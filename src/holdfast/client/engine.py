@@ -89,6 +89,7 @@ class Engine:
         )
         self.connection: ClientConnection | None = None
         self.last_write_s = 0.0
+        self.last_read_s = 0.0
         self._deliver = deliver
         self._notify = notify
         self._broken = broken
@@ -364,6 +365,7 @@ class Engine:
         connection = self.connection
         if connection is None:
             return
+        self.last_read_s = self.loop.time()
         try:
             connection.receive(data, self._out)
         except ProtocolError as error:

@@ -168,6 +168,8 @@ class Link:
         self._connack: asyncio.Future[Connack] | None = None
         self._keep_alive_s = 0.0
         self._ping_timer: asyncio.TimerHandle | None = None
+        self._alive_s = 0.0  # when the server was last seen to be there, but for what it sent
+        self._unsent_before = 0
         self._is_closing = False
         self._task: asyncio.Task[None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
@@ -466,20 +468,38 @@ class Link:
         connection = engine.connection
         if connection is None:
             return
-        silent_s = self.loop.time() - engine.last_write_s
-        if connection.pings > 0:
+        now_s = self.loop.time()
+        ping_after_s = self._keep_alive_s * PING_AFTER
+        # Behind a large message PINGREQ and PINGRESP come late: while it moves, either way, the
+        # server is there, and to begin anew would be to begin with that message again.
+        unsent = self._unsent()
+        if unsent < self._unsent_before or connection.pings == 0:
+            self._alive_s = now_s
+        self._unsent_before = unsent
+        unheard_s = now_s - max(self._alive_s, engine.last_read_s)
+        if connection.pings > 0 and unheard_s >= ping_after_s - TIMER_S:
             self.hang_up(
                 ConnectionLost(
                     f"{self.target}: no PINGRESP within {self._keep_alive_s * PING_AFTER:g} s"
                 )
             )
             return
-        ping_after_s = self._keep_alive_s * PING_AFTER
+        silent_s = now_s - engine.last_write_s
         if silent_s >= ping_after_s - TIMER_S:
             connection.pings += 1
             engine.send(PINGREQ_BYTES)
             silent_s = 0
-        self._ping_timer = self.loop.call_later(ping_after_s - silent_s, self._look)
+        wait_s = ping_after_s - silent_s
+        if connection.pings > 0:
+            wait_s = min(wait_s, ping_after_s - unheard_s)
+        self._ping_timer = self.loop.call_later(wait_s, self._look)
+
+    def _unsent(self) -> int:
+        """How many bytes of what was written wait for the network."""
+        protocol = self._protocol
+        if protocol is None or protocol.transport is None:
+            return 0
+        return protocol.transport.get_write_buffer_size()
 
 
 def _refused(packet: Connack, version: int) -> Refused:

@@ -143,6 +143,9 @@ class VirtualTransport(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """It pauses as soon as anything waits."""
 
+    def get_write_buffer_size(self) -> int:
+        return sum(len(data) for data in self._buffer)
+
     def is_closing(self) -> bool:
         return self._is_closing
 
