@@ -27,10 +27,22 @@ sys.stdin.readline()
 """
 
 
-def start_holder(folder: Path) -> "subprocess.Popen[str]":
+FORKING: Final = """
+import os, sys
+from pathlib import Path
+from holdfast.store.lock import DataLock
+
+lock = DataLock(Path(sys.argv[1]))
+if os.fork() == 0:
+    print("locked", flush=True)
+sys.stdin.readline()
+"""
+
+
+def start_holder(folder: Path, program: str = HOLDER) -> "subprocess.Popen[str]":
     """A process that holds the lock, and has a child that would inherit what can be inherited."""
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder)],
+        [sys.executable, "-c", program, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -54,6 +66,16 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
 
 def test_the_lock_ends_with_its_holder_even_if_a_child_lives_on(tmp_path: Path) -> None:
     with start_holder(tmp_path) as holder:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        DataLock(tmp_path).release()
+
+
+def test_the_lock_ends_with_its_holder_even_if_a_fork_lives_on(tmp_path: Path) -> None:
+    """As those of ``multiprocessing`` do; and the fork does not end it for its parent."""
+    with start_holder(tmp_path, FORKING) as holder:
+        with pytest.raises(StoreLocked):
+            DataLock(tmp_path)
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         DataLock(tmp_path).release()

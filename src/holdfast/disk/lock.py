@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import socket
+import weakref
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, final
@@ -19,9 +20,9 @@ class FileLock:
     """Holds a lock file, made if missing, until ``close`` or the end of the process.
 
     The kernel holds the lock for the open file, so it ends with the process, however that ends,
-    and is not handed down to the programs it starts. What the file says is for people, and stays
-    behind; the file is never removed, since a third process could then lock another file of this
-    name.
+    and is not handed down to the programs it starts, nor to forks of it. What the file says is for
+    people, and stays behind; the file is never removed, since a third process could then lock
+    another file of this name.
     """
 
     def __init__(self, path: Path, *, locked: Path, others: str) -> None:
@@ -45,12 +46,26 @@ class FileLock:
             os.close(descriptor)
             raise StoreError(f"{path}: cannot lock the file: {error.strerror}") from error
         self._descriptor: int | None = descriptor
+        _held.add(self)
 
     def close(self) -> None:
         """Let the next process have it; a second call does nothing."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+# To be let go of by a fork: the lock would be held for as long as it lives, too.
+_held: Final[weakref.WeakSet[FileLock]] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    # Closing is not unlocking: the parent goes on to hold it.
+    for lock in list(_held):
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _own_description() -> bytes:
