@@ -119,6 +119,33 @@ def test_a_refused_response_topic_is_asked_for_again_by_the_next_request() -> No
     play(scene())
 
 
+def test_answers_are_read_again_after_their_subscription_was_refused_for_a_time() -> None:
+    """When it was renewed in new sessions: nobody asked for anything meanwhile."""
+
+    async def scene() -> None:
+        async with ScriptedServer() as server:
+            client = Client(server.url)
+            peer = await server.open(client)
+            for code in (1, 0x87, 1):
+                if code == 1:
+                    waiting = asyncio.create_task(client.request("svc", timeout_s=5))
+                    await granted(peer)
+                    request = await peer.next(Publish)
+                    peer.send(Puback(request.packet_id), answer_to(request, b"here"))
+                    assert (await waiting).payload == b"here"
+                    peer.cut()
+                else:
+                    await granted(peer, code)
+                    await asyncio.sleep(1)
+                    peer.cut()
+                peer = await server.accept()
+                await peer.welcome()
+                await client.connected()
+            await client.close(is_orderly=False)
+
+    play(scene())
+
+
 def test_a_refused_request_has_no_answer() -> None:
     async def scene() -> None:
         async with ScriptedServer() as server:

@@ -98,9 +98,9 @@ class Requests:
         return f"{prefix.rstrip('/')}/{quote(self._client.client_id, safe='')}"
 
     async def _subscribed(self, response_topic: str) -> None:
-        """Subscribe with the first request."""
+        """Subscribe with the first request, and again after that was refused or has ended."""
         subscription = self._subscriptions.get(response_topic)
-        if subscription is None:
+        if subscription is None or subscription.is_ended or subscription.error is not None:
             subscription = self._client.subscribe(response_topic, qos=1)
             self._subscriptions[response_topic] = subscription
             reader = asyncio.create_task(self._read(subscription), name="holdfast-responses")
@@ -124,7 +124,9 @@ class Requests:
                 if self._client.manual_ack:
                     await message.ack()
         except HoldfastError:
-            pass  # each request is told for itself
+            # Each request is told for itself. Nobody would read what comes were it granted later.
+            if not subscription.is_ended:
+                self._client.withdraw(subscription)
 
 
 async def _watch(receipt: "Receipt", answer: asyncio.Future[ReceivedMessage]) -> None:
