@@ -96,6 +96,7 @@ class OutboxModel:
             case SetSession():
                 self.client_id = record.client_id
                 self.has_session = record.has_session
+                self.sent_below = record.sent_below or self.sent_below
             case _:
                 raise AssertionError(record)
 
@@ -178,7 +179,11 @@ def any_record(rng: random.Random, model: OutboxModel) -> Record:
                     ClearIncoming(),
                     SetNumbers(rng.randrange(model.next_seq + 3), rng.randrange(100)),
                     MarkSent(rng.randint(1, model.next_seq)),
-                    SetSession(rng.choice(["", "c-1", "007"]), rng.random() < 0.5),
+                    SetSession(
+                        rng.choice(["", "c-1", "007"]),
+                        rng.random() < 0.5,
+                        rng.choice([0, 0, rng.randint(1, model.next_seq)]),
+                    ),
                 ]
             )
     return SetSession("c-2", True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from holdfast.client.client import Client
-from holdfast.protocol.packets import Connack, Publish, Pubrec, Pubrel
+from holdfast.protocol.packets import Connack, Pubcomp, Publish, Pubrec, Pubrel
 from tests.support.scripted_server import ScriptedServer, play
 
 
@@ -48,6 +48,7 @@ def test_what_one_session_has_not_taken_over_is_new_to_another(tmp_path: Path) -
                 if not is_dup:
                     # The server may hold the identifier for who began the session of "b".
                     assert (await peer.next(Pubrel)).packet_id == packets[1].packet_id
+                    peer.send(Pubcomp(packets[1].packet_id, 0x92))
                 packet = await peer.next(Publish)
                 assert packet.payload == b"not taken over"
                 assert packet.packet_id == packets[1].packet_id

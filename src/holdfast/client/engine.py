@@ -131,8 +131,11 @@ class Engine:
         What that server had taken over is done, all else is new here.
         """
         is_other = loaded.client_id not in ("", client_id)
-        if not is_other:
-            self.sending.sent_below = loaded.sent_below
+        sent_below = loaded.sent_below
+        if is_other:
+            waiting = [kept.seq for kept in loaded.outgoing if not kept.is_released]
+            sent_below = min(waiting, default=loaded.next_seq)
+        self.sending.sent_below = sent_below
         for kept in loaded.outgoing:
             if is_other and kept.is_released:
                 self.changes.records.append(RemoveOutgoing(kept.seq))
@@ -147,13 +150,12 @@ class Engine:
                 kept.queued_at_ms,
             )
             self.sending.restore(entry, kept.seq, kept.is_released)
-        self.sending.sent_below = loaded.sent_below
         for held in loaded.incoming if not is_other else ():
             self.receiving.restore(held.packet_id, held.delivery_id, held.is_handed)
         if is_other:
             self.receiving.clear()
         if loaded.client_id != client_id:
-            self.changes.records.append(SetSession(client_id, False))
+            self.changes.records.append(SetSession(client_id, False, sent_below if is_other else 0))
             self.changes.is_urgent = True
         self.sending.next_seq = loaded.next_seq
         self.receiving.next_delivery_id = loaded.next_delivery_id

@@ -123,6 +123,8 @@ class Changes:
                 assert isinstance(record, SetSession)
                 self.client_id = record.client_id
                 self.has_session = record.has_session
+                if record.sent_below > 0:
+                    self.sent_below = record.sent_below
 
     def session(self) -> SessionRow:
         """The row that there is once, after this."""

@@ -67,7 +67,7 @@ class RemoveOutgoing(Record):
 class MarkSent(Record):
     """Messages before this number may have been sent; none has been from it on.
 
-    It never goes back.
+    It never goes back, but for another session.
     """
 
     def __init__(self, below_seq: int) -> None:
@@ -120,11 +120,15 @@ class SetNumbers(Record):
 
 @final
 class SetSession(Record):
-    """The client identifier to go on with, and whether its session was begun with this outbox."""
+    """The client identifier to go on with, and whether its session was begun with this outbox.
 
-    def __init__(self, client_id: str, has_session: bool) -> None:
+    ``sent_below``, if not 0, takes the place of what MarkSent said of another session.
+    """
+
+    def __init__(self, client_id: str, has_session: bool, sent_below: int = 0) -> None:
         self.client_id = client_id
         self.has_session = has_session
+        self.sent_below = sent_below
 
 
 @final
