@@ -294,6 +294,7 @@ class TestMark:
 
         async def again() -> None:
             bench = Bench(OutboxFile(tmp_path / "meter.db"))
+            bench.engine.sending.owns_session = True
             bench.connect(present=True)
             sent = await bench.sent(Publish, 3000)
             assert [int(one.payload) for one in sent] == list(range(3000))
@@ -436,6 +437,7 @@ class TestExpiry:
 
         async def scene() -> None:
             bench = Bench(OutboxFile(tmp_path / "meter.db"))
+            bench.engine.sending.owns_session = True
             bench.connect(present=True)
             sent = await bench.sent(Publish)
             assert sent[0].packet_id == 3

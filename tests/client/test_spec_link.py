@@ -215,7 +215,7 @@ def test_a_server_that_takes_a_large_message_slowly_is_there() -> None:
             began_s = now()
             while client.is_connected:  # noqa: ASYNC110  # it has no event
                 await asyncio.sleep(1)
-            assert now() - began_s <= 20
+            assert now() - began_s <= 40
             await client.close(is_orderly=False)
 
     play(scene())

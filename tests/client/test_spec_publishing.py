@@ -620,7 +620,7 @@ def test_properties_go_out_as_they_were_given() -> None:
         world = ClientWorld(is_durable=is_durable)
         world.publish("a", b"x", 1, properties=given)
         if is_durable:
-            world.crash()
+            world.crash(present=False)
         else:
             world.hello()
         (packet,) = world.publishes()

@@ -361,7 +361,8 @@ class Sending:
         """Whether the server cannot hold this identifier for who began the session.
 
         PUBREL frees it, if it is answered: only then may the message be sent, and be marked as
-        sent. Both could be lost, and the message, sent again, would be taken for a repeat.
+        sent. Both could be lost, and the message, sent again, would be taken for a repeat. At QoS 1
+        too: the server refuses what comes under an identifier that is in use.
         """
         if entry.seq < self._freed_below or entry.is_repeat:
             return True
@@ -375,7 +376,7 @@ class Sending:
         for one in self._queue.waiting():
             if one.seq >= below:
                 break
-            if one.qos == 2 and one.stage != FAILED:
+            if one.qos > 0 and one.stage != FAILED:
                 out.append(encode_pubrel(one.packet_id))
                 last = one.packet_id
         below = min(below, self.next_seq)
