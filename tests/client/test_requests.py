@@ -8,6 +8,7 @@ from holdfast.client.client import Client
 from holdfast.errors import ConnectionLost, Refused, UsageError
 from holdfast.message import Properties
 from holdfast.protocol.packets import Connack, Puback, Publish, Suback, Subscribe
+from holdfast.protocol.reason_codes import NO_MATCHING_SUBSCRIBERS
 from tests.support.properties import properties
 from tests.support.scripted_server import Peer, ScriptedServer, play
 
@@ -49,6 +50,22 @@ def test_requests_at_once_get_each_its_own_answer() -> None:
     play(scene())
 
 
+def test_a_request_that_nobody_can_answer_says_so_at_its_end() -> None:
+    async def scene() -> None:
+        async with ScriptedServer() as server:
+            client = Client(server.url)
+            peer = await server.open(client)
+            waiting = asyncio.create_task(client.request("svc", b"1", timeout_s=5))
+            await granted(peer)
+            peer.send(Puback((await peer.next(Publish)).packet_id, NO_MATCHING_SUBSCRIBERS))
+            said = r"^no answer within 5 s: nobody has subscribed to the topic of the request$"
+            with pytest.raises(TimeoutError, match=said):
+                await waiting
+            await client.close(is_orderly=False)
+
+    play(scene())
+
+
 def test_a_request_that_is_given_up_gets_no_later_answer() -> None:
     async def scene() -> None:
         async with ScriptedServer() as server:
@@ -58,7 +75,7 @@ def test_a_request_that_is_given_up_gets_no_later_answer() -> None:
             await granted(peer)
             first = await peer.next(Publish)
             peer.send(Puback(first.packet_id))
-            with pytest.raises(TimeoutError):
+            with pytest.raises(TimeoutError, match=r"^no answer within 5 s$"):
                 await waiting
             cancelled = asyncio.create_task(client.request("svc", b"2"))
             second = await peer.next(Publish)

@@ -132,8 +132,8 @@ def rr(
                         user_properties=properties.user_properties,
                         payload_format_indicator=properties.payload_format_indicator,
                     )
-                except TimeoutError:
-                    complain(f"no answer within {timeout:g} s")
+                except TimeoutError as error:
+                    complain(str(error))
                     return ExitCode.TIMED_OUT
             sys.stdout.flush()
             os.write(sys.stdout.fileno(), text(answer, time.time_ns()))

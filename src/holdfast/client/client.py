@@ -600,8 +600,12 @@ class Client:
         self._the_link.stop_for(error)
 
     async def _see_out(self, engine: Engine, link: Link) -> int:
-        """Let what is on its way arrive; how many messages did not."""
-        if engine.error is None and engine.sending.messages > 0 and link.is_connected:
+        """Let what is on its way arrive; how many messages did not.
+
+        What is in a file need not wait for a connection; what is in memory has this one chance.
+        """
+        can_send = link.is_connected or self._path is None
+        if engine.error is None and engine.sending.messages > 0 and can_send:
             try:
                 await self.drain(self._close_timeout_s)
             except (TimeoutError, HoldfastError):
