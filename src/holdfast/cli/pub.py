@@ -280,6 +280,8 @@ class _Publication:
         if receipt.stage == "done":
             self._acknowledged += 1
             return
+        if receipt.stage != "failed":
+            return  # the client was closed before: it is kept
         self._refused += 1
         if self._refused == 1:
             name = reason_name(receipt.reason_code) if receipt.reason_code else ""
