@@ -97,6 +97,21 @@ def test_a_timeout_without_a_connection_says_why_there_is_none(tmp_path: Path) -
     asyncio.run(run())
 
 
+def test_a_publish_from_another_thread_is_refused(broker: BrokerProcess, name: str) -> None:
+    """It would not be sent before something else happens, and could break what happens then."""
+
+    async def run() -> None:
+        async with Client(f"mqtt://127.0.0.1:{broker.port}") as client:
+            with pytest.raises(UsageError, match=r"belongs to the event loop .* a SyncClient"):
+                await asyncio.to_thread(client.publish_nowait, name)
+            with pytest.raises(UsageError, match=r"belongs to the event loop .* a SyncClient"):
+                await asyncio.to_thread(asyncio.run, client.publish(name))
+            assert client.outbox.is_empty
+            await (await client.publish(name, qos=1))
+
+    asyncio.run(run())
+
+
 def test_a_wrong_type_for_connect_is_the_callers_mistake() -> None:
     with pytest.raises(UsageError, match="cannot go into CONNECT: a wrong type"):
         Client(keep_alive_s=1.5)  # type: ignore[arg-type]

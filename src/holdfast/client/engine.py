@@ -27,6 +27,7 @@ from holdfast.errors import (
     LimitExceeded,
     ProtocolError,
     StoreError,
+    UsageError,
 )
 from holdfast.logs import get_logger
 from holdfast.protocol.properties import unpack_properties
@@ -190,6 +191,18 @@ class Engine:
             self._is_scheduled = True
             self.loop.call_soon(self._scheduled_turn)
 
+    def _check_loop(self) -> None:
+        """Raise UsageError outside our loop: nothing would wake it, and messages would lie here."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is not self.loop:
+            raise UsageError(
+                "a Client belongs to the event loop that it was opened in: from another thread "
+                "use loop.call_soon_threadsafe, or a SyncClient"
+            )
+
     def has_room(self, entry: Outgoing, messages: int = 0, size: int = 0) -> bool:
         """Whether the outbox has room for a message behind those that wait for some.
 
@@ -220,11 +233,12 @@ class Engine:
         """Put a message into the outbox, where ``has_room`` has said that it may."""
         if self.error is not None or self._commits is not None:
             self.refuse_if_failed(entry)
-        self.sending.accept(entry)
-        self.accepted += 1
         if not self._is_scheduled:
+            self._check_loop()  # here, where it is asked once for a turn
             self._is_scheduled = True
             self.loop.call_soon(self._scheduled_turn)
+        self.sending.accept(entry)
+        self.accepted += 1
 
     def refuse_if_failed(self, entry: Outgoing) -> None:
         """Raise what keeps a message from being accepted, if anything does."""
