@@ -29,6 +29,7 @@ _SERVER_SIDE: Final = _EDGE | {
     "build_info",
 }
 ARROWS: Final[dict[str, set[str]]] = {
+    "__main__": {"cli"},
     "root": {"client", "embedded", "errors", "message"},
     "errors": set(),
     "message": {"errors"},

@@ -4,6 +4,8 @@ import importlib
 import re
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,12 @@ EXAMPLE_CHARACTERS_MAX: Final = 78  # Typer puts a space before and behind it
 
 def test_version_names_what_runs(tmp_path: Path) -> None:
     done = holdfast("--version", folder=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{version_line()}\n", "")
+
+
+def test_the_package_is_the_command_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "holdfast", "--version"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{version_line()}\n", "")
 
 
