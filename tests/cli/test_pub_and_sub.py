@@ -356,9 +356,9 @@ def test_a_killed_subscriber_loses_nothing(
     pub(broker, tmp_path, "-t", name, "-l", given="\n".join(given))
     pub(broker, tmp_path, "-t", name, "-m", "end")
     shown: list[str] = []
-    for first in ("^10$", "^1000$", "^2000$"):
+    for _ in range(3):
         subscriber = start(broker, "sub", "-t", name, "-i", name, "-c")
-        subscriber.wait_line(first)
+        subscriber.wait_line("")  # how far it is by then is not for us to say
         subscriber.kill9()
         shown += subscriber.lines
         if "end" in shown:

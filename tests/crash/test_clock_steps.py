@@ -110,6 +110,8 @@ def test_what_is_due_does_not_wait_for_a_clock_that_was_set_back(
     publisher.publish(f"$delayed/{delay_s}/{name}/later", b"later")
     client.cut()
     ending.cut()
+    # The first answer may leave in the turn before the one that takes the lost connections in.
+    publisher.ping()
     publisher.ping()
     broker.set_clock(step_s)
     publisher.ping()
