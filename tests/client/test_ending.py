@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from holdfast import Client, ConnectionLost, Refused, UsageError, Will
-from holdfast.client.outgoing import Outgoing
+from holdfast.client.outgoing import FAILED, Outgoing
 from holdfast.protocol.reason_codes import SESSION_TAKEN_OVER
 from tests.support.broker import BrokerProcess
 
@@ -51,17 +51,20 @@ def test_two_tasks_cannot_wait_for_one_stream(broker: BrokerProcess, name: str) 
 def test_a_defect_is_told_to_all_who_wait(
     broker: BrokerProcess, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
     async def run() -> None:
         async with Client(f"mqtt://127.0.0.1:{broker.port}") as client:
             messages = await client.subscribe(f"{name}/#")
             waiting = asyncio.ensure_future(anext(messages))
-            await asyncio.sleep(0)
-            # No caller can publish it, and no PUBLISH carry it.
-            client.engine.accept(Outgoing("a" * 65_536, b"", 1, False, None, 0, 0))
+            receipt = client.publish_nowait(name, qos=1)
+            client.engine._pump = broken  # type: ignore[method-assign]  # for want of a real one
             with pytest.raises(ConnectionLost, match="defect"):
                 await waiting
             with pytest.raises(ConnectionLost, match="defect"):
                 await client.publish(name)
+            assert not receipt.is_done
 
     with pytest.raises(ConnectionLost, match=r"not acknowledged .*: 1 message"):
         asyncio.run(run())
@@ -119,3 +122,18 @@ def test_a_wrong_type_for_connect_is_the_callers_mistake() -> None:
         Client(user_properties={"a": "b"})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="cannot go into CONNECT: a wrong type"):
         Client(will=Will(topic="a", payload=7))  # type: ignore[arg-type]
+
+
+def test_a_message_that_no_publish_can_carry_holds_up_no_other(
+    broker: BrokerProcess, name: str
+) -> None:
+    async def run() -> None:
+        async with Client(f"mqtt://127.0.0.1:{broker.port}") as client:
+            # No caller can publish it; an outbox file that something else has written may have it.
+            bad = Outgoing("a" * 65_536, b"", 1, False, None, 0, 0)
+            client.engine.accept(bad)
+            await (await client.publish(name, qos=1))
+            assert bad.stage == FAILED
+            assert "no PUBLISH can carry it" in bad.reason
+
+    asyncio.run(run())

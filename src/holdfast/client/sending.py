@@ -21,7 +21,7 @@ from holdfast.client.outgoing import (
 )
 from holdfast.client.records import ReleaseOutgoing, RemoveOutgoing, StoreOutgoing
 from holdfast.client.server_limits import ServerLimits
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, UsageError
 from holdfast.message import NEVER, Properties
 from holdfast.protocol.encode import encode_pubrel, publish_frame
 from holdfast.protocol.packets import MQTT_5_0
@@ -546,16 +546,21 @@ class Sending:
             properties = _changed(entry, now_ms, alias or new_alias)
             if alias != 0:
                 topic = ""
-        frame = publish_frame(
-            topic,
-            entry.payload,
-            entry.qos,
-            entry.retain,
-            is_repeat,
-            entry.packet_id,
-            limits.version,
-            properties,
-        )
+        try:
+            frame = publish_frame(
+                topic,
+                entry.payload,
+                entry.qos,
+                entry.retain,
+                is_repeat,
+                entry.packet_id,
+                limits.version,
+                properties,
+            )
+        except UsageError as error:
+            # It was let in by mistake, or by another version: that must not keep the others here.
+            self._fail(entry, 0, f"no PUBLISH can carry it: {error}")
+            return None
         if len(frame) > limits.packet_bytes_max:
             # [MQTT-3.2.2-15]
             self._fail(
