@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, Unpack
 
 from holdfast.client.authentication import Authentication, ScramMethod, settle_authentication
 from holdfast.client.commits import open_outbox
@@ -16,7 +16,15 @@ from holdfast.client.engine import ACCEPTED_MAX, Engine
 from holdfast.client.greeting import Greeting
 from holdfast.client.incoming import ReceivedMessage
 from holdfast.client.link import Link
-from holdfast.client.options import VERSIONS, OutboxLimits, Reconnect, Version, Will
+from holdfast.client.options import (
+    VERSIONS,
+    OutboxLimits,
+    PublishOptions,
+    Reconnect,
+    RequestOptions,
+    Version,
+    Will,
+)
 from holdfast.client.outgoing import ACCEPTED, Outgoing
 from holdfast.client.receipt import OutboxState, Receipt
 from holdfast.client.records import SetSession
@@ -335,30 +343,13 @@ class Client:
         payload: Payload = b"",
         qos: int = 0,
         retain: bool = False,
-        *,
-        message_expiry_interval: int | None = None,
-        content_type: str | None = None,
-        response_topic: str | None = None,
-        correlation_data: bytes | None = None,
-        user_properties: Sequence[tuple[str, str]] = (),
-        payload_format_indicator: int | None = None,
+        **properties: Unpack[PublishOptions],
     ) -> Receipt:
         """Put a message into the outbox without waiting; ``receipt.stored()`` waits for the disk.
 
         Raises LimitExceeded where ``publish`` would wait for room.
         """
-        entry = self.composer.entry(
-            topic,
-            payload,
-            qos,
-            retain,
-            message_expiry_interval,
-            content_type,
-            response_topic,
-            correlation_data,
-            user_properties,
-            payload_format_indicator,
-        )
+        entry = self.composer.entry(topic, payload, qos, retain, **properties)
         self.accept_nowait(entry)
         return Receipt(self.engine, entry)
 
@@ -435,11 +426,7 @@ class Client:
         *,
         qos: int = 1,
         timeout_s: float = 30,
-        response_topic: str | None = None,
-        message_expiry_interval: int | None = None,
-        content_type: str | None = None,
-        user_properties: Sequence[tuple[str, str]] = (),
-        payload_format_indicator: int | None = None,
+        **properties: Unpack[RequestOptions],
     ) -> ReceivedMessage:
         """Publish a request and return the answer to it; ``response_topic`` is made if not given.
 
@@ -449,15 +436,7 @@ class Client:
         if self._version < MQTT_5_0:
             raise UsageError("a request needs MQTT 5.0, where an answer says what it is for")
         return await self._requests.request(
-            topic,
-            payload,
-            qos=qos,
-            timeout_s=timeout_s,
-            response_topic=response_topic,
-            message_expiry_interval=message_expiry_interval,
-            content_type=content_type,
-            user_properties=user_properties,
-            payload_format_indicator=payload_format_indicator,
+            topic, payload, qos=qos, timeout_s=timeout_s, **properties
         )
 
     # --- the connection

@@ -41,11 +41,11 @@ class Requests:
         *,
         qos: int,
         timeout_s: float,
-        response_topic: str | None,
-        message_expiry_interval: int | None,
-        content_type: str | None,
-        user_properties: Sequence[tuple[str, str]],
-        payload_format_indicator: int | None,
+        response_topic: str | None = None,
+        message_expiry_interval: int | None = None,
+        content_type: str | None = None,
+        user_properties: Sequence[tuple[str, str]] = (),
+        payload_format_indicator: int | None = None,
     ) -> ReceivedMessage:
         """Publish a request, and wait for its answer."""
         receipt: Receipt | None = None
