@@ -192,8 +192,9 @@ def part_file(destination: Path) -> Iterator[Path]:
     part = destination.with_name(f".{destination.name}.{os.getpid()}.part")
     try:
         part.unlink(missing_ok=True)
-        os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
         try:
+            # In here, so that a signal right behind it finds it too.
+            os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
             give_to_owner(part)
             yield part
         finally:
