@@ -195,7 +195,8 @@ def test_nothing_is_acknowledged_that_is_not_durable(
             vfs.trouble = FULL
             taking = asyncio.ensure_future(bench.delivered[0].ack())
         else:
-            taking = asyncio.ensure_future(bench.engine.hand_over(bench.delivered[0]))
+            assert not bench.engine.is_handed(bench.delivered[0])
+            taking = asyncio.ensure_future(bench.engine.durable())
         await bench.quiet()
         assert not taking.done()
         vfs.trouble = no_trouble

@@ -302,15 +302,8 @@ class Engine:
         if waiter in self._drained:
             self._drained.remove(waiter)
 
-    async def hand_over(self, message: ReceivedMessage) -> None:
-        """Let the application have a message, once it is durable that it has it."""
-        if not self.receiving.hand_over(message):
-            await self.durable()
-        elif message.state == ACKNOWLEDGED:
-            self.check()
-
     def is_handed(self, message: ReceivedMessage) -> bool:
-        """The same where it need not wait; False if it has to (with ``durable``)."""
+        """Let the application have a message; False: not before ``durable`` is done."""
         if not self.receiving.hand_over(message):
             return False
         if message.state == ACKNOWLEDGED:
